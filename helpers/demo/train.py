@@ -1,0 +1,129 @@
+"""Train the demo model: a small GPT-2 on the synthetic corpus, from a seed, resumable.
+
+    python -m helpers.demo.train --seed 0 --out DIR
+
+The recipe is fixed here and is the same for every seed. Nothing in it looks at an attention pattern.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import random
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tqdm.auto import trange
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+from helpers.demo.corpus import BOS, UNK, document, split_words, vocabulary
+
+N_CTX = 64
+STEPS, BATCH, PEAK_LR, WARMUP = 4000, 64, 1e-3, 200
+SENTENCES = {1: 0.7, 2: 0.2, 3: 0.1}
+CHECKPOINT_EVERY = 500
+
+
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    """One token a word or punctuation mark; `<|endoftext|>` is BOS and EOS, as in GPT-2."""
+    ids = {word: i for i, word in enumerate(vocabulary())}
+    backend = Tokenizer(models.WordLevel(ids, unk_token=UNK))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    backend.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        bos_token=BOS,
+        eos_token=BOS,
+        unk_token=UNK,
+        model_max_length=N_CTX,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def build_model(seed: int) -> GPT2LMHeadModel:
+    """Six layers of eight heads (d_head 16), about 1.2 million parameters, no dropout."""
+    torch.manual_seed(seed)
+    vocab = vocabulary()
+    config = GPT2Config(
+        vocab_size=len(vocab), n_positions=N_CTX, n_embd=128, n_layer=6, n_head=8,
+        resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
+        bos_token_id=vocab.index(BOS), eos_token_id=vocab.index(BOS),
+    )  # fmt: skip
+    return GPT2LMHeadModel(config)
+
+
+def batch(seed: int, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and labels (-100 = not scored) of one step; a pure function of (seed, step)."""
+    rng = random.Random(f"{seed}/{step}")
+    n_sentences = rng.choices(list(SENTENCES), weights=list(SENTENCES.values()))[0]
+    ids = {word: i for i, word in enumerate(vocabulary())}
+    rows = [[ids[BOS], *(ids[w] for w in split_words(document(rng, n_sentences)))] for _ in range(BATCH)]
+    width = min(max(map(len, rows)), N_CTX)
+    tokens = torch.zeros(BATCH, width, dtype=torch.long)
+    labels = torch.full((BATCH, width), -100)
+    for i, row in enumerate(rows):
+        row = row[:width]
+        tokens[i, : len(row)] = labels[i, : len(row)] = torch.tensor(row)
+    return tokens, labels
+
+
+def learning_rate(step: int) -> float:
+    """Linear warm-up, then a cosine to zero."""
+    if step < WARMUP:
+        return PEAK_LR * (step + 1) / WARMUP
+    return PEAK_LR * 0.5 * (1 + math.cos(math.pi * (step - WARMUP) / (STEPS - WARMUP)))
+
+
+def train(seed: int, checkpoint: Path, *, steps: int = STEPS, device: str | None = None) -> GPT2LMHeadModel:
+    """Train from ``seed``, going on from ``checkpoint`` where that file exists."""
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    model = build_model(seed).to(device).train()
+    optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.98), weight_decay=0.05)
+    start = 0
+    if checkpoint.exists():
+        saved = torch.load(checkpoint, map_location=device, weights_only=True)
+        model.load_state_dict(saved["model"])
+        optimizer.load_state_dict(saved["optimizer"])
+        start = saved["step"]
+    bar = trange(start, steps, initial=start, total=steps, desc=f"seed {seed}", unit="step", mininterval=5)
+    for step in bar:
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step)
+        tokens, labels = (t.to(device) for t in batch(seed, step))
+        loss = model(input_ids=tokens, labels=labels).loss
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        if step % 50 == 0:
+            bar.set_postfix(loss=f"{loss.item():.3f}")
+        if (step + 1) % CHECKPOINT_EVERY == 0:
+            _save_checkpoint(checkpoint, model, optimizer, step + 1)
+    return model.eval()
+
+
+def _save_checkpoint(path: Path, model: GPT2LMHeadModel, optimizer: torch.optim.Optimizer, step: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step}, part)
+    part.replace(path)
+
+
+def save(model: GPT2LMHeadModel, folder: Path) -> None:
+    """Write config, tokenizer and weights (safetensors, rounded to float16) in Hugging Face format."""
+    model.cpu().half().save_pretrained(folder)
+    build_tokenizer().save_pretrained(folder)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the trained model")
+    parser.add_argument("--work", type=Path, default=Path("build/demo-model"), help="folder of the checkpoints")
+    args = parser.parse_args()
+    save(train(args.seed, args.work / f"seed-{args.seed}.pt"), args.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""Softmax as the answer to a budget problem: temperature, budget, and the way from one to the other.
+
+    maximise sum_i pi_i z_i  subject to  KL(pi || m) <= rho     has the solution  pi_i proportional to m_i exp(beta z_i)
+
+with null distribution m (uniform unless given). Source: Fields 2026, post 1.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import brentq
+from scipy.special import rel_entr, softmax
+
+
+def tempered(z: ArrayLike, beta: float, *, null: ArrayLike | None = None) -> NDArray[np.float64]:
+    """pi_beta proportional to m exp(beta z): softmax at inverse temperature beta against the null m.
+
+    Args:
+        z: scores, shape ``(n,)``.
+        beta: inverse temperature, >= 0.
+        null: the null distribution m, shape ``(n,)``; zeros forbid a key. Default: uniform.
+
+    >>> tempered([0.0, 0.0, math.log(2)], 1.0).tolist()
+    [0.25, 0.25, 0.5]
+
+    Raises:
+        ValueError: if beta is negative or the null is no distribution of z's length.
+    """
+    scores, m = _scores(z), _null(null, np.shape(z))
+    if not beta >= 0:
+        raise ValueError(f"beta: expected an inverse temperature >= 0, got {beta}")
+    with np.errstate(divide="ignore"):
+        return softmax(beta * scores + np.log(m))
+
+
+def budget(z: ArrayLike, beta: float, *, null: ArrayLike | None = None) -> float:
+    """rho(beta) = KL(pi_beta || m) in nats: the budget that inverse temperature beta spends.
+
+    d rho / d beta = beta Var_{pi_beta}(z), so rho grows strictly from 0 unless z is constant where m > 0.
+    """
+    m = _null(null, np.shape(z))
+    return float(max(rel_entr(tempered(z, beta, null=m), m).sum(), 0.0))
+
+
+def budget_ceiling(z: ArrayLike, *, null: ArrayLike | None = None) -> float:
+    """The budget above which more buys nothing: -log m(argmax z), in nats; log(n / ties) for the uniform null."""
+    scores, m = _scores(z), _null(null, np.shape(z))
+    best = scores == scores[m > 0].max()
+    return float(-np.log(m[best & (m > 0)].sum()))
+
+
+def beta_for_budget(z: ArrayLike, rho: float, *, null: ArrayLike | None = None) -> float:
+    """The beta with rho(beta) = rho.
+
+    Raises:
+        ValueError: if rho is negative or not below `budget_ceiling`, or if z is constant (every beta spends 0).
+    """
+    ceiling = budget_ceiling(z, null=null)
+    if not 0 <= rho < ceiling:
+        raise ValueError(f"rho: expected a budget in [0, {ceiling:.4g}) nats for these scores, got {rho}")
+    high = 1.0
+    while budget(z, high, null=null) < rho:
+        high *= 2
+    return float(brentq(lambda beta: budget(z, beta, null=null) - rho, 0.0, high, xtol=1e-14))
+
+
+def _scores(z: ArrayLike) -> NDArray[np.float64]:
+    scores = np.asarray(z, dtype=float)
+    if scores.ndim != 1 or not np.isfinite(scores).all():
+        raise ValueError(f"z: expected finite scores of shape (n,), got shape {scores.shape}")
+    return scores
+
+
+def _null(null: ArrayLike | None, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    m = np.full(shape, 1 / math.prod(shape)) if null is None else np.asarray(null, dtype=float)
+    if m.shape != tuple(shape) or (m < 0).any() or not math.isclose(m.sum(), 1, abs_tol=1e-9):
+        raise ValueError(f"null: expected a distribution over {math.prod(shape)} keys, got {m}")
+    return m

@@ -1,0 +1,62 @@
+"""One look for the whole series: role colours (Okabe-Ito, colour-blind safe), sizes, and small shared pieces."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from matplotlib.axes import Axes
+
+#: Okabe & Ito's colour-blind safe palette.
+BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (
+    "#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7",
+)  # fmt: skip
+GREY = "#999999"
+
+ACTIVE, CONTROL = VERMILION, BLUE
+
+ROLE_COLOURS = {
+    "Name Mover": VERMILION,
+    "Backup Name Mover": ORANGE,
+    "Negative Name Mover": PURPLE,
+    "S-Inhibition": GREEN,
+    "Induction": SKY,
+    "Duplicate Token": BLUE,
+    "Previous Token": BLACK,
+    "other": GREY,
+}
+
+#: rcParams of every figure: readable when a page is 800 px wide.
+RC: dict[str, Any] = {
+    "figure.figsize": (7.0, 4.2),
+    "figure.dpi": 110,
+    "savefig.dpi": 160,
+    "figure.constrained_layout.use": True,
+    "font.size": 10.5,
+    "axes.titlesize": 11.5,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "svg.hashsalt": "helpers",
+}
+
+KL_LABEL = r"KL selectivity $\mathrm{KL}(\pi\|u)\,/\,\log n$"
+CHI_LABEL = r"susceptibility $\chi\,/\,(\log n)^2$"
+
+
+def use_style() -> None:
+    """Apply `RC` to matplotlib, for a notebook or a script that asks for it."""
+    import matplotlib as mpl
+
+    mpl.rcParams.update(RC)
+
+
+def head_name(layer: int, head: int) -> str:
+    """A head as the papers write it: ``9.6``."""
+    return f"{layer}.{head}"
+
+
+def mark_zero(ax: Axes) -> None:
+    """Thin lines through zero."""
+    ax.axhline(0, color=GREY, lw=0.8, zorder=0)
+    ax.axvline(0, color=GREY, lw=0.8, zorder=0)
