@@ -1,0 +1,156 @@
+"""The attention record: the one thing that passes between "a model ran" and "we analyse"."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from helpers.prompts.prompt import Prompt
+from helpers.prompts.tokens import TokenizedPrompt
+
+FORMAT = "attention-record/1"
+
+
+@dataclass(frozen=True)
+class Readout:
+    """What the model said at END, one entry a prompt; NaN where a prompt names no answer or foil.
+
+    Attributes:
+        logit_difference: logit(answer) - logit(foil); IO - S in an IOI prompt.
+        p_answer, p_foil: their probabilities.
+        correct: 1 if the answer is the most likely next token of all, else 0.
+    """
+
+    logit_difference: Tensor
+    p_answer: Tensor
+    p_foil: Tensor
+    correct: Tensor
+
+
+@dataclass(frozen=True)
+class AttentionRecord:
+    """Attention rows of every head on a set of prompts.
+
+    Attributes:
+        prompts: the tokenised prompts, with their named positions.
+        rows: float tensor, ``(prompt, layer, head, key)`` for one query position, or
+            ``(prompt, layer, head, query, key)`` for all of them. Keys (and queries) that a shorter prompt does
+            not have are 0.
+        query: the name of the query position (``"END"``), or ``"all"``.
+        model: name of the model, and ``settings``: dtype and whatever else is worth keeping.
+        windows: for each layer the number of keys a query can see at most (local attention), or 0 for no limit.
+        readout: what the model answered, if it was asked for.
+    """
+
+    prompts: Sequence[TokenizedPrompt]
+    rows: Tensor
+    query: str
+    model: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    windows: tuple[int, ...] = ()
+    readout: Readout | None = None
+
+    def __post_init__(self) -> None:
+        expected = 5 if self.query == "all" else 4
+        if self.rows.ndim != expected or self.rows.shape[0] != len(self.prompts):
+            raise ValueError(
+                f"rows: expected {expected} dimensions and {len(self.prompts)} prompts, got shape {tuple(self.rows.shape)}"
+            )
+
+    @property
+    def n_layers(self) -> int:
+        return self.rows.shape[1]
+
+    @property
+    def n_heads(self) -> int:
+        return self.rows.shape[2]
+
+    def visible(self) -> Tensor:
+        """n of every row, shaped to broadcast over ``rows.shape[:-1]``: query position t sees t + 1 keys."""
+        lengths = torch.tensor([len(p) for p in self.prompts])
+        if self.query == "all":
+            seen = torch.minimum(torch.arange(1, self.rows.shape[-1] + 1), lengths[:, None])[:, None, None, :]
+        else:
+            seen = torch.tensor([p.position(self.query) + 1 for p in self.prompts])[:, None, None]
+        windows = torch.tensor(self.windows or [0] * self.n_layers)
+        limit = torch.where(windows > 0, windows, self.rows.shape[-1])
+        return torch.minimum(seen, limit.view(1, -1, *[1] * (seen.ndim - 2)))
+
+    def at(self, position: str) -> AttentionRecord:
+        """The rows of one named query position, from a record of all of them.
+
+        Raises:
+            ValueError: if the record holds another single position, or a prompt lacks the name.
+        """
+        if self.query == position:
+            return self
+        if self.query != "all":
+            raise ValueError(f"position: this record holds the rows of {self.query} only, got {position!r}")
+        index = torch.tensor([p.position(position) for p in self.prompts])
+        rows = self.rows[torch.arange(len(self.prompts)), :, :, index]
+        return AttentionRecord(self.prompts, rows, position, self.model, self.settings, self.windows, self.readout)
+
+    def subset(self, indices: Sequence[int]) -> AttentionRecord:
+        """The record of some of its prompts, in the order given."""
+        chosen = torch.as_tensor(indices)
+        readout = self.readout and Readout(**{k: v[chosen] for k, v in vars(self.readout).items()})
+        prompts = [self.prompts[i] for i in indices]
+        return AttentionRecord(prompts, self.rows[chosen], self.query, self.model, self.settings, self.windows, readout)
+
+    def save(self, path: str | Path) -> None:
+        """Write the record to one safetensors file, whole or not at all."""
+        path = Path(path)
+        about = {
+            "format": FORMAT,
+            "prompts": [asdict(p) for p in self.prompts],
+            "query": self.query,
+            "model": self.model,
+            "settings": self.settings,
+            "windows": self.windows,
+        }
+        tensors = {"rows": self.rows} | (vars(self.readout) if self.readout else {})
+        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            save_file({name: t.contiguous() for name, t in tensors.items()}, part, metadata={"about": json.dumps(about)})
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: str | Path) -> AttentionRecord:
+        """Read a record that `save` wrote.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ValueError: if the file is no attention record.
+        """
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"path: no attention record at {str(path)!r}")
+        try:
+            with safe_open(str(path), framework="pt") as file:
+                about = json.loads((file.metadata() or {})["about"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (SafetensorError, KeyError, json.JSONDecodeError):
+            raise ValueError(f"path: expected an attention record, got {str(path)!r}") from None
+        if about.pop("format", None) != FORMAT:
+            raise ValueError(f"path: expected an attention record of format {FORMAT}, got {str(path)!r}")
+        prompts = [_prompt_from(p) for p in about.pop("prompts")]
+        rows = tensors.pop("rows")
+        windows = tuple(about.pop("windows"))
+        return cls(prompts, rows, windows=windows, readout=Readout(**tensors) if tensors else None, **about)
+
+
+def _prompt_from(saved: dict[str, Any]) -> TokenizedPrompt:
+    spans = {name: tuple(span) for name, span in saved["prompt"].pop("spans").items()}
+    prompt = Prompt(spans=spans, **saved["prompt"])
+    return TokenizedPrompt(prompt, tuple(saved["ids"]), tuple(saved["tokens"]), saved["positions"])

@@ -1,0 +1,161 @@
+"""Load a causal language model by name, through TransformerLens's `TransformerBridge`.
+
+The only module of the package that imports transformer_lens, and only when a model is asked for.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from transformer_lens.model_bridge import TransformerBridge
+
+DEMO_FOLDER = Path(__file__).parent.parent / "demo" / "weights"
+
+#: Short names. The demo model is trained in this repository (`helpers/demo`); its seed 0 is "demo".
+ALIASES = {
+    "demo": str(DEMO_FOLDER / "seed-0"),
+    "demo-seed-1": str(DEMO_FOLDER / "seed-1"),
+    "demo-seed-2": str(DEMO_FOLDER / "seed-2"),
+    "gpt2-small": "gpt2",
+}
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class ModelUnavailable(RuntimeError):
+    """The model can't be had here; the message says what to do."""
+
+
+def load_model(name: str = "demo", *, device: str | None = None, dtype: str | torch.dtype = "float32") -> TransformerBridge:
+    """Load a model, ready for `record_attention`.
+
+    Args:
+        name: ``"demo"`` (ships with the repository), ``"gpt2-small"``, any causal LM of the Hugging Face hub, or the
+            path of a folder with config.json, safetensors weights and a tokenizer.
+        device: ``"cpu"``, ``"cuda"``, …; default: CUDA if there is one, else the CPU.
+        dtype: ``"float32"``, ``"bfloat16"`` or ``"float16"``.
+
+    Returns:
+        A `TransformerBridge` in evaluation mode, without gradients; ``model.cfg.model_name`` is ``name``. Weights
+        are read as safetensors only and no remote code is run.
+
+    Raises:
+        ModelUnavailable: in seconds, with one sentence that says what to do, if the model can't be had or is no
+            causal language model with attention.
+        ValueError: if dtype is unknown.
+    """
+    dtype = _dtype(dtype)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    source = ALIASES.get(name, name)
+    with _no_progress_bars():
+        hf_model, tokenizer = _from_pretrained(name, source, dtype)
+        from transformer_lens.model_bridge import TransformerBridge
+
+        try:
+            model = TransformerBridge.boot_transformers(
+                source, hf_model=hf_model.to(device), tokenizer=tokenizer, device=device, dtype=dtype
+            )
+        except (ValueError, NotImplementedError, KeyError) as error:
+            reason = str(error).splitlines()[0]
+            raise ModelUnavailable(f"model {name!r}: TransformerLens cannot wrap this architecture: {reason}") from error
+    model.eval().requires_grad_(False)
+    model.cfg.model_name = name
+    return model
+
+
+def _dtype(dtype: str | torch.dtype) -> torch.dtype:
+    if dtype in DTYPES.values():
+        return dtype  # type: ignore[return-value]
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}")
+    return DTYPES[str(dtype)]
+
+
+def _from_pretrained(name: str, source: str, dtype: torch.dtype) -> tuple[Any, Any]:
+    """The Hugging Face model and tokenizer: from disk if they are there, else from the hub if it answers."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    local = _is_local(name, source)
+    try:
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False, local_files_only=local)
+        _check_architecture(name, config)
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, local_files_only=local)
+        model = AutoModelForCausalLM.from_pretrained(
+            source, config=config, dtype=dtype, use_safetensors=True, trust_remote_code=False,
+            local_files_only=local, attn_implementation="eager",
+        )  # fmt: skip
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelUnavailable(f"model {name!r}: cannot be loaded from {source!r}: {reason}") from error
+    return model, tokenizer
+
+
+def _is_local(name: str, source: str) -> bool:
+    """Whether to read from disk only. Refuse at once what is neither on disk nor to be had from the hub."""
+    if Path(source).is_dir():
+        return True
+    if _looks_like_a_path(source):
+        raise ModelUnavailable(f"model {name!r}: there is no such folder; give a folder with config.json, or a hub name")
+    return _is_cached(source) or not _on_the_hub(name, source)
+
+
+def _looks_like_a_path(source: str) -> bool:
+    return source.startswith(("/", ".", "~")) or source.count("/") > 1
+
+
+def _is_cached(source: str) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+
+    files = (try_to_load_from_cache(source, f) for f in ("config.json", "model.safetensors", "model.safetensors.index.json"))
+    config, single, index = (isinstance(found, str) for found in files)
+    return config and (single or index)
+
+
+def _on_the_hub(name: str, source: str) -> bool:
+    """True if the hub has the model; ask once, for at most five seconds."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        HfApi().model_info(source, timeout=5)
+    except (HfHubHTTPError, HFValidationError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelUnavailable(f"model {name!r}: the hub does not offer {source!r} ({reason})") from error
+    except Exception as error:  # offline mode, no route, no name server, time-out: each client has its own classes
+        raise ModelUnavailable(
+            f"model {name!r}: {source!r} is not on this machine and the model hub cannot be reached; run once with a "
+            "network (the files are then kept), or give the path of a folder that holds the model"
+        ) from error
+    return True
+
+
+def _check_architecture(name: str, config: Any) -> None:
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    if getattr(config, "is_encoder_decoder", False) or type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise ModelUnavailable(
+            f"model {name!r}: expected a causal (decoder-only) language model, got a {config.model_type!r} model"
+        )
+    if not getattr(config, "num_attention_heads", None):
+        raise ModelUnavailable(f"model {name!r}: a {config.model_type!r} model has no attention heads to look at")
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    """Quiet while weights are read: bars on stderr end up in notebooks' outputs."""
+    from transformers.utils import logging
+
+    was_on = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_on:
+            logging.enable_progress_bar()

@@ -1,0 +1,156 @@
+"""A prompt set as a model sees it: token ids, token strings, and the position of every name. Checked before use."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from helpers.prompts.prompt import Prompt
+
+
+@dataclass(frozen=True)
+class TokenizedPrompt:
+    """A prompt, its tokens, and where its named positions are.
+
+    Attributes:
+        prompt: what was tokenised.
+        ids: token ids, BOS first if it was prepended.
+        tokens: the same as readable strings, e.g. ``" Mary"``.
+        positions: index of each named token: ``BOS`` (if any), the names (``IO``, ``S1``, ``S2`` or ``A``, ``B``,
+            ``C``), ``S1+1`` (the token after S1, where one exists) and ``END``, the last token.
+    """
+
+    prompt: Prompt
+    ids: tuple[int, ...]
+    tokens: tuple[str, ...]
+    positions: Mapping[str, int]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def position(self, name: str) -> int:
+        """Index of a named position.
+
+        Raises:
+            ValueError: naming the positions that there are.
+        """
+        if name not in self.positions:
+            raise ValueError(f"position: expected one of {', '.join(self.positions)}, got {name!r}")
+        return self.positions[name]
+
+
+def tokenize(
+    prompts: Iterable[Prompt | str], tokenizer: Any, *, prepend_bos: bool = True, max_length: int | None = None
+) -> list[TokenizedPrompt]:
+    """Tokenise a prompt set and refuse it if anything is wrong with it.
+
+    Args:
+        prompts: `Prompt` objects or bare texts (whose only named position is END, and BOS).
+        tokenizer: a Hugging Face fast tokenizer.
+        prepend_bos: put exactly one BOS token in front; with False, no BOS may be there at all.
+        max_length: the model's context length, if it has one.
+
+    Raises:
+        ValueError: one sentence with the prompt's number (from 1): no prompts, an empty prompt, no BOS or two, a
+            word the tokenizer does not know, a name that is not one token, longer than the context.
+    """
+    bos = tokenizer.bos_token_id
+    if prepend_bos and bos is None:
+        raise ValueError("prepend_bos: this tokenizer has no BOS token; pass prepend_bos=False")
+    given = [Prompt(p) if isinstance(p, str) else p for p in prompts]
+    if not given:
+        raise ValueError("prompts: expected at least one prompt, got none")
+    found = []
+    for number, prompt in enumerate(given, 1):
+        try:
+            found.append(_tokenize_one(prompt, tokenizer, bos if prepend_bos else None, max_length))
+        except ValueError as error:
+            raise ValueError(f"prompt {number}: {error}") from None
+    return found
+
+
+def _tokenize_one(prompt: Prompt, tokenizer: Any, bos: int | None, max_length: int | None) -> TokenizedPrompt:
+    if not prompt.text.strip():
+        raise ValueError("expected a text, got an empty prompt")
+    encoded = tokenizer(prompt.text, add_special_tokens=False, return_offsets_mapping=True)
+    ids, offsets = list(encoded["input_ids"]), encoded["offset_mapping"]
+    _check_special_tokens(prompt.text, ids, offsets, tokenizer, bos)
+    shift = 0 if bos is None else 1
+    ids = ids if bos is None else [bos, *ids]
+    if max_length is not None and len(ids) > max_length:
+        raise ValueError(f"expected at most {max_length} tokens (the model's context), got {len(ids)}")
+    positions = {} if bos is None else {"BOS": 0}
+    for name, span in prompt.spans.items():
+        positions[name] = shift + _token_at(prompt, name, span, offsets)
+    if "S1" in positions:
+        positions["S1+1"] = positions["S1"] + 1
+    positions["END"] = len(ids) - 1
+    return TokenizedPrompt(prompt, tuple(ids), tuple(readable(tokenizer, i) for i in ids), positions)
+
+
+def _check_special_tokens(
+    text: str, ids: Sequence[int], offsets: Sequence[tuple[int, int]], tokenizer: Any, bos: int | None
+) -> None:
+    if tokenizer.bos_token_id is not None and tokenizer.bos_token_id in ids:
+        rule = "no BOS token in the text (one is prepended)" if bos is not None else "no BOS token (prepend_bos=False)"
+        raise ValueError(f"expected {rule}, got {tokenizer.bos_token!r} in {text!r}")
+    unknown = tokenizer.unk_token_id
+    if unknown is not None and unknown in ids:
+        start, end = offsets[ids.index(unknown)]
+        raise ValueError(f"the word {text[start:end]!r} is not in this model's vocabulary ({text!r})")
+
+
+def _token_at(prompt: Prompt, name: str, span: tuple[int, int], offsets: Sequence[tuple[int, int]]) -> int:
+    start, end = span
+    covering = [i for i, (left, right) in enumerate(offsets) if left < end and right > start]
+    if len(covering) != 1:
+        raise ValueError(
+            f"expected a name that is one token at {name}, got {prompt.name_at(name)!r}, which is {len(covering)} tokens"
+        )
+    return covering[0]
+
+
+def readable(tokenizer: Any, token_id: int) -> str:
+    """One token as a person reads it."""
+    return str(tokenizer.decode([token_id]))
+
+
+def notes(prompts: Sequence[TokenizedPrompt]) -> list[str]:
+    """What is allowed but should be known before any number is read, one sentence each.
+
+    Different lengths: n, the number of visible keys, then differs between prompts and is a confound of KL and chi.
+    Repeated prompts: they are counted as if they were independent.
+    """
+    lengths = Counter(len(p) for p in prompts)
+    found = []
+    if len(lengths) > 1:
+        counts = ", ".join(f"{count} of {length}" for length, count in sorted(lengths.items()))
+        found.append(f"The prompts differ in length ({counts} tokens): n differs with them and confounds KL and chi.")
+    repeated = len(prompts) - len({p.ids for p in prompts})
+    if repeated:
+        found.append(f"{repeated} of the {len(prompts)} prompts repeat an earlier one and are counted again.")
+    return found
+
+
+def compare_notes(active: Sequence[TokenizedPrompt], control: Sequence[TokenizedPrompt]) -> list[str]:
+    """`notes` of two sets that will be compared, the difference between their lengths included."""
+    said = [f"{name} set: {note}" for name, side in (("Active", active), ("Control", control)) for note in notes(side)]
+    if not said and len(active[0]) != len(control[0]):
+        said.append(
+            f"Active prompts have {len(active[0])} tokens and control prompts {len(control[0])}: n differs between "
+            "the sets and confounds KL and chi."
+        )
+    return said
+
+
+def by_length(prompts: Sequence[TokenizedPrompt], batch_size: int) -> list[list[int]]:
+    """Indices of the prompts in batches of one length each (so that nothing is ever padded)."""
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    batches = []
+    for _, group in itertools.groupby(order, key=lambda i: len(prompts[i])):
+        same = list(group)
+        batches += [same[i : i + batch_size] for i in range(0, len(same), batch_size)]
+    return batches
