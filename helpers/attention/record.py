@@ -75,15 +75,20 @@ class AttentionRecord:
         return self.rows.shape[2]
 
     def visible(self) -> Tensor:
-        """n of every row, shaped to broadcast over ``rows.shape[:-1]``: query position t sees t + 1 keys."""
-        lengths = torch.tensor([len(p) for p in self.prompts])
+        """Which keys each row can see, a mask that broadcasts over ``rows``.
+
+        Query t sees keys 0 … t; in a layer with local attention only the last ``window`` of them. A query that a
+        shorter prompt does not have sees none. n of a row is the mask's sum.
+        """
+        keys = torch.arange(self.rows.shape[-1])
         if self.query == "all":
-            seen = torch.minimum(torch.arange(1, self.rows.shape[-1] + 1), lengths[:, None])[:, None, None, :]
+            lengths = torch.tensor([len(p) for p in self.prompts])
+            t = torch.where(keys < lengths[:, None], keys, -1)[:, None, None, :, None]
         else:
-            seen = torch.tensor([p.position(self.query) + 1 for p in self.prompts])[:, None, None]
+            t = torch.tensor([p.position(self.query) for p in self.prompts])[:, None, None, None]
         windows = torch.tensor(self.windows or [0] * self.n_layers)
-        limit = torch.where(windows > 0, windows, self.rows.shape[-1])
-        return torch.minimum(seen, limit.view(1, -1, *[1] * (seen.ndim - 2)))
+        reach = torch.where(windows > 0, windows, self.rows.shape[-1]).view(1, -1, *[1] * (t.ndim - 2))
+        return (keys <= t) & (keys > t - reach)
 
     def at(self, position: str) -> AttentionRecord:
         """The rows of one named query position, from a record of all of them.

@@ -1,4 +1,4 @@
-"""Pictures of the budget problem: rows as bars, the 3-token simplex, rho(beta), and draws needed to tell a row apart."""
+"""Pictures of the budget problem: rows as bars, the 3-token simplex, rho(beta), and draws needed by a test."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.image import AxesImage
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import xlogy
 
@@ -15,6 +14,7 @@ from helpers.plots.style import BLACK, BLUE, GREY, SKY, VERMILION
 
 #: Corners of the 3-token simplex in the plane: lower left, lower right, top.
 CORNERS = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, np.sqrt(3) / 2]])
+_PLACES = (("right", "top"), ("left", "top"), ("center", "bottom"))
 
 
 def to_plane(rows: ArrayLike) -> NDArray[np.float64]:
@@ -32,12 +32,9 @@ def simplex(
     _kl_contours(ax, levels, inline=inline)
     ax.plot(*np.vstack([CORNERS, CORNERS[:1]]).T, color=BLACK, lw=1, label="_triangle")
     ax.plot(*to_plane(np.full(3, 1 / 3)), "o", color=BLACK, ms=5, label="uniform row (the null)")
-    for corner, token, place in zip(
-        CORNERS, tokens, (("right", "top"), ("left", "top"), ("center", "bottom")), strict=True
-    ):
-        ax.annotate(
-            token, corner, (0, 4 if place[1] == "bottom" else -4), textcoords="offset points", ha=place[0], va=place[1]
-        )
+    for corner, token, (ha, va) in zip(CORNERS, tokens, _PLACES, strict=True):
+        shift = (0, 4 if va == "bottom" else -4)
+        ax.annotate(token, corner, shift, textcoords="offset points", ha=ha, va=va)
     ax.set(aspect="equal", xlim=(-0.1, 1.1), ylim=(-0.09, 0.95))
     ax.axis("off")
     return ax
@@ -110,14 +107,14 @@ def draws_excess(
     return ax
 
 
-def attention_map(ax: Axes, rows: ArrayLike, *, vmax: float = 1.0) -> AxesImage:
-    """Rows stacked as an image (destination down, source across), weights from 0 (white) to ``vmax``; draws on ax."""
+def attention_map(ax: Axes, rows: ArrayLike, *, vmax: float = 1.0) -> Axes:
+    """Rows stacked as an image (destination down, source across), weights from 0 (white) to ``vmax``."""
     weights = np.asarray(rows, dtype=float)
-    image = ax.imshow(weights, cmap="Blues", vmin=0, vmax=vmax)
+    ax.imshow(weights, cmap="Blues", vmin=0, vmax=vmax)
     ax.set(xlabel="source position $i$", ylabel="destination position $t$")
     ax.set_xticks(range(weights.shape[1]))
     ax.set_yticks(range(weights.shape[0]))
-    return image
+    return ax
 
 
 def _kl_contours(ax: Axes, levels: Sequence[float], *, inline: bool, points: int = 240) -> None:

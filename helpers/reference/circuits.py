@@ -1,0 +1,99 @@
+"""Known circuits, as data: which heads of which model, in which role, said by whom."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+Head = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Circuit:
+    """A set of heads by role.
+
+    Attributes:
+        name: what it is called in figures and tables.
+        n_layers, n_heads: shape of the model it belongs to.
+        roles: role -> heads (layer, head).
+        source: where the list is from.
+    """
+
+    name: str
+    n_layers: int
+    n_heads: int
+    roles: Mapping[str, tuple[Head, ...]]
+    source: str
+
+    @cached_property
+    def heads(self) -> tuple[Head, ...]:
+        """All heads, in the order of the roles."""
+        return tuple(head for heads in self.roles.values() for head in heads)
+
+    def role(self, layer: int, head: int) -> str:
+        """Role of a head; ``"other"`` outside the circuit."""
+        return next((role for role, heads in self.roles.items() if (layer, head) in heads), "other")
+
+
+def parse_heads(text: str) -> tuple[Head, ...]:
+    """Heads as the papers write them.
+
+    >>> parse_heads("9.6 10.0")
+    ((9, 6), (10, 0))
+    """
+    return tuple((int(layer), int(head)) for layer, head in (word.split(".") for word in text.split()))
+
+
+def _roles(**heads: str) -> dict[str, tuple[Head, ...]]:
+    return {role.replace("_", " ").replace("S Inhibition", "S-Inhibition"): parse_heads(h) for role, h in heads.items()}
+
+
+#: The 23 heads that post 2 tests.
+IOI_POST = Circuit(
+    "IOI, the post's 23",
+    12,
+    12,
+    _roles(
+        Name_Mover="9.6 9.9 10.0",
+        Backup_Name_Mover="9.0 9.7 10.1 10.2 10.6 10.10 11.2 11.9",
+        Negative_Name_Mover="10.7 11.10",
+        S_Inhibition="7.3 7.9 8.6 8.10",
+        Induction="5.5 6.9",
+        Duplicate_Token="0.1 3.0",
+        Previous_Token="2.2 4.11",
+    ),
+    "Fields 2026, Attention Diagnostics, after Wang et al. 2022 (arXiv:2211.00593)",
+)
+
+#: All 26 heads of the paper; 0.10, 5.8 and 5.9 are marked as weaker there.
+IOI_PAPER = Circuit(
+    "IOI, Wang et al.'s 26",
+    12,
+    12,
+    {**IOI_POST.roles, "Induction": parse_heads("5.5 5.8 5.9 6.9"), "Duplicate Token": parse_heads("0.1 0.10 3.0")},
+    "Wang et al. 2022 (arXiv:2211.00593)",
+)
+
+#: The naive core: name movers, S-inhibition, and one or two heads of each early class; no backups, no negatives.
+IOI_CORE = Circuit(
+    "IOI, naive core",
+    12,
+    12,
+    _roles(
+        Name_Mover="9.6 9.9 10.0",
+        S_Inhibition="7.3 7.9 8.6 8.10",
+        Induction="5.5 5.9",
+        Duplicate_Token="0.10 3.0",
+        Previous_Token="2.2 4.11",
+    ),
+    "the naive circuit of Wang et al. 2022 (arXiv:2211.00593)",
+)
+
+
+def from_roles(name: str, n_layers: int, n_heads: int, roles: Iterable[tuple[str, Head]], source: str) -> Circuit:
+    """A circuit from (role, head) pairs, in their order."""
+    by_role: dict[str, tuple[Head, ...]] = {}
+    for role, head in roles:
+        by_role[role] = (*by_role.get(role, ()), head)
+    return Circuit(name, n_layers, n_heads, by_role, source)

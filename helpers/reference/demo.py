@@ -1,0 +1,32 @@
+"""The demo models' circuits: heads that activation patching found causal, from the tables that ship with the weights."""
+
+from __future__ import annotations
+
+from importlib import resources
+
+import pandas as pd
+
+from helpers.reference.circuits import IOI_POST, Circuit, from_roles
+
+DEMO_SEEDS = {"demo": 0, "demo-seed-1": 1, "demo-seed-2": 2}
+
+
+def causal_heads(name: str = "demo") -> pd.DataFrame:
+    """The shipped patching table of a demo model (see `helpers.models.patching.head_effects`), with ``acts_at``."""
+    folder = resources.files("helpers.demo") / "weights" / f"seed-{DEMO_SEEDS[name]}"
+    with (folder / "causal_heads.csv").open() as file:
+        return pd.read_csv(file, keep_default_na=False, na_values=[""])
+
+
+def circuit_of(model: str) -> Circuit | None:
+    """The IOI circuit of a model by its name: the causal heads of a demo model, the post's 23 of GPT-2 small, or None."""
+    if model in DEMO_SEEDS:
+        table = causal_heads(model)
+        causal = table[table.causal].sort_values(["acts_at", "layer", "head"])
+        roles = ((f"acts at {row.acts_at}", (row.layer, row.head)) for row in causal.itertuples())
+        n_layers, n_heads = table.layer.max() + 1, table["head"].max() + 1
+        source = "activation patching in both directions on minimal pairs; helpers/demo"
+        return from_roles(f"causal heads of {model}", n_layers, n_heads, roles, source)
+    if model in ("gpt2-small", "gpt2", "openai-community/gpt2"):
+        return IOI_POST
+    return None
