@@ -1,0 +1,35 @@
+"""Diagnostics of attention heads: two numbers per head from one forward pass, and what they are worth.
+
+Data flows one way:
+
+    prompts ─┐
+    model  ──┴→ attention record → diagnostics → statistics → figures, tables, widgets
+
+The public names are below; each is imported when it is first used, so that ``import helpers`` costs nothing.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "prompts.prompt": ["Prompt"],
+        "prompts.ioi": ["abc_prompt", "abc_prompts", "ioi_prompt", "ioi_prompts", "minimal_pairs"],
+        "prompts.tokens": ["tokenize"],
+        "models.load": ["ModelUnavailable", "load_model"],
+        "models.patching": ["head_effects", "patch_heads"],
+        "attention.capture": ["record_attention"],
+        "attention.record": ["AttentionRecord"],
+        "diagnostics.rows": ["entropy", "kl_selectivity", "susceptibility"],
+        "diagnostics.plane": ["largest_chi", "split_sink", "upper_curve"],
+        "diagnostics.budget": ["beta_for_budget", "budget", "tempered"],
+        "diagnostics.heads": ["HeadDiagnostics", "diagnose"],
+        "statistics.shifts": ["head_shifts", "head_tests"],
+        "statistics.ranking": ["auroc", "rank_heads", "within_layer_auroc"],
+        "statistics.coupling": ["couple_heads"],
+        "reference.circuits": ["IOI_CORE", "IOI_PAPER", "IOI_POST", "Circuit"],
+        "reference.demo": ["circuit_of"],
+        "experiment": ["Experiment", "analyse"],
+        "report": ["report", "save_results"],
+    },
+)

@@ -105,10 +105,10 @@ def _forward(
         if layer == last and not with_logits:
             raise _LastRowsTaken
 
-    hooks = [(f"blocks.{layer}.attn.hook_pattern", keep) for layer in range(model.cfg.n_layers)]
+    hooks: list[Any] = [(f"blocks.{layer}.attn.hook_pattern", keep) for layer in range(model.cfg.n_layers)]
     with torch.no_grad():
         try:
-            only_last = {"logits_to_keep": 1} if with_logits else {}
+            only_last: dict[str, Any] = {"logits_to_keep": 1} if with_logits else {}
             logits = model.run_with_hooks(ids, fwd_hooks=hooks, **only_last)
         except _LastRowsTaken:
             return None

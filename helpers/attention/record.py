@@ -126,7 +126,9 @@ class AttentionRecord:
         part = path.with_name(f".{path.name}.{os.getpid()}.part")
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            save_file({name: t.contiguous() for name, t in tensors.items()}, part, metadata={"about": json.dumps(about)})
+            save_file(
+                {name: t.contiguous() for name, t in tensors.items()}, part, metadata={"about": json.dumps(about)}
+            )
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)

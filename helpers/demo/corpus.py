@@ -18,9 +18,22 @@ from helpers.prompts.ioi import FRAMES, NAMES, abc_prompt, abc_prompts, ioi_prom
 
 BOS, UNK = "<|endoftext|>", "<unk>"
 
-FEMALE = ("Mary", "Alice", "Sarah", "Emma", "Lisa", "Kate", "Anna", "Laura", "Julia", "Ruth", "Nina", "Clara")
-MALE = ("John", "Bob", "Tom", "James", "David", "Mark", "Peter", "Paul", "Simon", "Henry", "Oscar", "Frank")
-ALL_NAMES = NAMES + tuple(name for name in FEMALE + MALE if name not in NAMES)
+FEMALE = (
+    "Mary", "Alice", "Sarah", "Emma", "Lisa", "Kate", "Anna", "Laura", "Julia", "Ruth", "Nina", "Clara",
+    "Diana", "Eva", "Fiona", "Grace", "Hannah", "Irene", "Jane", "Karen", "Linda", "Maria", "Nancy", "Olivia",
+    "Paula", "Rachel", "Sophie", "Tina", "Ursula", "Vera", "Wendy", "Amy", "Betty", "Carol", "Donna", "Ellen",
+    "Flora", "Gina", "Helen", "Ida", "Judy", "Kelly", "Lucy", "Molly", "Nora", "Olga", "Pamela", "Rita",
+    "Susan", "Tara", "Ivy", "Zoe", "Alma", "Bella", "Cora", "Dora", "Edith", "Faith", "Gloria", "Hilda",
+)  # fmt: skip
+MALE = (
+    "John", "Bob", "Tom", "James", "David", "Mark", "Peter", "Paul", "Simon", "Henry", "Oscar", "Frank", "Adam",
+    "Brian", "Carl", "Daniel", "Eric", "Fred", "George", "Harry", "Ivan", "Jack", "Kevin", "Leo", "Martin",
+    "Nick", "Oliver", "Patrick", "Robert", "Steve", "Thomas", "Victor", "Walter", "Alan", "Ben", "Chris",
+    "Dennis", "Edward", "Felix", "Gary", "Hugo", "Isaac", "Jacob", "Karl", "Louis", "Max", "Neil", "Otto",
+    "Philip", "Ralph", "Samuel", "Tim", "Vincent", "William", "Arthur", "Bruno", "Colin", "Derek", "Evan",
+    "Greg",
+)  # fmt: skip
+ALL_NAMES = FEMALE + MALE
 
 EXTRA_FRAMES = (
     "When {X} and {Y} came to the school, {GIVER} lent a pencil to",
@@ -230,6 +243,3 @@ def vocabulary() -> tuple[str, ...]:
     rng = random.Random(0)
     grammar = itertools.chain(*(split_words(kind(rng).text) for kind in MIXTURE for _ in range(300)))
     return (BOS, UNK, *sorted({*fixed, *frames, *grammar}))
-
-
-

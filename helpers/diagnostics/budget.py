@@ -27,11 +27,11 @@ def tempered(z: ArrayLike, beta: float, *, null: ArrayLike | None = None) -> NDA
     [0.25, 0.25, 0.5]
 
     Raises:
-        ValueError: if beta is negative or the null is no distribution of z's length.
+        ValueError: if z is not finite, beta is negative or infinite, or the null is no distribution of z's length.
     """
-    scores, m = _scores(z), _null(null, np.shape(z))
-    if not beta >= 0:
-        raise ValueError(f"beta: expected an inverse temperature >= 0, got {beta}")
+    scores, m = _problem(z, null)
+    if not 0 <= beta < math.inf:
+        raise ValueError(f"beta: expected an inverse temperature, finite and >= 0, got {beta}")
     with np.errstate(divide="ignore"):
         return softmax(beta * scores + np.log(m))
 
@@ -41,14 +41,16 @@ def budget(z: ArrayLike, beta: float, *, null: ArrayLike | None = None) -> float
 
     d rho / d beta = beta Var_{pi_beta}(z), so rho grows strictly from 0 unless z is constant where m > 0.
     """
-    m = _null(null, np.shape(z))
+    _, m = _problem(z, null)
     return float(max(rel_entr(tempered(z, beta, null=m), m).sum(), 0.0))
 
 
 def budget_ceiling(z: ArrayLike, *, null: ArrayLike | None = None) -> float:
     """The budget above which more buys nothing: -log m(argmax z), in nats; log(n / ties) for the uniform null."""
-    scores, m = _scores(z), _null(null, np.shape(z))
+    scores, m = _problem(z, null)
     best = scores == scores[m > 0].max()
+    if best[m > 0].all():
+        return 0.0
     return float(-np.log(m[best & (m > 0)].sum()))
 
 
@@ -59,19 +61,26 @@ def beta_for_budget(z: ArrayLike, rho: float, *, null: ArrayLike | None = None) 
         ValueError: if rho is negative or not below `budget_ceiling`, or if z is constant (every beta spends 0).
     """
     ceiling = budget_ceiling(z, null=null)
+    if ceiling == 0:
+        raise ValueError(f"z: these scores are constant, so every beta spends a budget of 0, got rho = {rho}")
     if not 0 <= rho < ceiling:
         raise ValueError(f"rho: expected a budget in [0, {ceiling:.4g}) nats for these scores, got {rho}")
+    if budget(z, 0.0, null=null) >= rho:
+        return 0.0
     high = 1.0
     while budget(z, high, null=null) < rho:
         high *= 2
     return float(brentq(lambda beta: budget(z, beta, null=null) - rho, 0.0, high, xtol=1e-14))
 
 
-def _scores(z: ArrayLike) -> NDArray[np.float64]:
+def _problem(z: ArrayLike, null: ArrayLike | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Scores and null distribution, checked."""
     scores = np.asarray(z, dtype=float)
-    if scores.ndim != 1 or not np.isfinite(scores).all():
-        raise ValueError(f"z: expected finite scores of shape (n,), got shape {scores.shape}")
-    return scores
+    if scores.ndim != 1 or scores.size == 0:
+        raise ValueError(f"z: expected scores of shape (n,), got shape {scores.shape}")
+    if not np.isfinite(scores).all():
+        raise ValueError(f"z: expected finite scores, got {scores[~np.isfinite(scores)][0]}")
+    return scores, _null(null, scores.shape)
 
 
 def _null(null: ArrayLike | None, shape: tuple[int, ...]) -> NDArray[np.float64]:

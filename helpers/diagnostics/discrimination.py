@@ -31,14 +31,15 @@ def log_likelihood_ratios(
     Under pi, L has mean N KL(pi || u) and variance N Var_pi(log pi).
 
     Returns:
-        shape ``(trials,)``, nats; -inf where u drew a token to which pi gives weight 0.
+        shape ``(trials,)``, nats; -inf where u drew a token to which pi gives weight 0. Rounded to 1e-9 nats, so that
+        games of equal evidence tie exactly, in whatever order their terms were added.
     """
     row = _row(pi)
     source = np.full_like(row, 1 / row.size) if under_null else row
     counts = np.random.default_rng(seed).multinomial(draws, source, size=trials)
     seen = row > 0
     ratios = counts[:, seen] @ np.log(row[seen] * row.size)
-    return np.where(counts[:, ~seen].any(axis=-1), -np.inf, ratios)
+    return np.where(counts[:, ~seen].any(axis=-1), -np.inf, ratios.round(9))
 
 
 def false_alarm(pi: ArrayLike, draws: int, *, miss: float = 0.1, trials: int = 20_000, seed: int = 0) -> float:
@@ -55,7 +56,7 @@ def false_alarm(pi: ArrayLike, draws: int, *, miss: float = 0.1, trials: int = 2
     return float(np.where(ratios >= threshold, np.exp(-ratios), 0.0).mean())
 
 
-def draws_needed(pi: ArrayLike, delta: float, *, miss: float = 0.1, trials: int = 20_000, seed: int = 0) -> int:
+def draws_needed(pi: ArrayLike, delta: float, *, miss: float = 0.1, trials: int = 5_000, seed: int = 0) -> int:
     """The number N of draws at which `false_alarm` comes down to ``delta``, by bisection.
 
     L moves in steps, so the false alarm is not perfectly monotone in N, and it is a simulation: expect the answer to
@@ -83,7 +84,8 @@ def expected_draws(kl: float, chi: float, delta: float, *, miss: float = 0.1) ->
 
     L under pi is nearly normal, with mean N KL and variance N chi. So its ``miss`` quantile is t = N KL - q sqrt(N chi)
     (q: normal quantile of 1 - ``miss``), and P_u(L >= t) = E_pi[exp(-L) 1{L >= t}] is exp(-t) times the density of L
-    at t (Strassen 1962). Good for many draws and a row with many different weights; chi = 0 gives log(1/delta) / KL.
+    at t (Strassen 1962), and never more than exp(-t): the density's terms count only where their sum is positive. Good
+    for many draws and a row with many different weights; chi = 0 gives log(1/delta) / KL.
 
     Args:
         kl: KL(pi || u) in nats, > 0.
@@ -94,14 +96,12 @@ def expected_draws(kl: float, chi: float, delta: float, *, miss: float = 0.1) ->
     6.0
     """
     line, q = -math.log(delta) / kl, float(norm.ppf(1 - miss))
-    if chi <= 0:
-        return line
 
     def excess(draws: float) -> float:
-        density = math.log(2 * math.pi * draws * chi) / 2 + q**2 / 2
-        return draws * kl - q * math.sqrt(draws * chi) + density + math.log(delta)
+        density = (math.log(2 * math.pi * draws * chi) + q**2) / 2 if draws * chi > 0 else 0.0
+        return draws * kl - q * math.sqrt(draws * chi) + max(density, 0.0) + math.log(delta)
 
-    return float(brentq(excess, max(line / 10, 1e-3), 10 * line + 100 * chi / kl**2))
+    return float(brentq(excess, 0.0, 2 * line + 8 * (1 + q**2) * chi / kl**2))
 
 
 def _row(pi: ArrayLike) -> NDArray[np.float64]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,8 +25,10 @@ def one_favourite(p: ArrayLike, n: int) -> NDArray[np.float64]:
     weight = np.asarray(p, dtype=float)
     if n < 2:
         raise ValueError(f"n: expected at least 2 visible keys, got {n}")
-    if (weight < 1 / n - 1e-12).any() or (weight > 1).any():
-        raise ValueError(f"p: expected the favourite's weight in [1/n, 1] = [{1 / n:.4g}, 1], got {weight.min():.4g}")
+    usable = (weight >= 1 / n - 1e-12) & (weight <= 1)
+    if not usable.all():
+        bad = weight[~usable].flat[0]
+        raise ValueError(f"p: expected the favourite's weight in [1/n, 1] = [{1 / n:.4g}, 1], got {bad:.4g}")
     rest = np.repeat(((1 - weight) / (n - 1))[..., None], n - 1, axis=-1)
     return np.concatenate([weight[..., None], rest], axis=-1)
 
@@ -55,12 +56,12 @@ def largest_chi(kl: float, n: int) -> float:
         raise ValueError(f"kl: expected a normalised KL in [0, 1], got {kl}")
     if n < 2:
         raise ValueError(f"n: expected at least 2 visible keys, got {n}")
-    if kl in (0.0, 1.0):
-        return 0.0
 
     def excess(p: float) -> float:
         return float(kl_selectivity(one_favourite(p, n))) - kl
 
+    if kl == 1 or excess(1 / n) >= 0:
+        return 0.0
     p = brentq(excess, 1 / n, 1.0, xtol=1e-14)
     return float(susceptibility(one_favourite(p, n)))
 
@@ -107,12 +108,14 @@ def split_sink(pi: Any, *, sink: int = 0) -> SinkSplit:
         ``chi_between + chi_within`` = chi in nats^2. ``kl_rest`` already has its factor 1 - b.
 
     Raises:
-        ValueError: if rows are no distributions or have fewer than 2 keys.
+        ValueError: if rows are no distributions or have fewer than 2 keys, or there is no such key.
     """
     pi, _ = check_rows(pi)
     n = pi.shape[-1]
     if n < 2:
         raise ValueError(f"pi: splitting off a sink needs at least 2 keys, got {n}")
+    if not -n <= sink < n:
+        raise ValueError(f"sink: expected the index of one of {n} keys, got {sink}")
     b = pi[..., sink]
     keep = [k for k in range(n) if k != sink % n]
     share = pi[..., keep].sum(-1)

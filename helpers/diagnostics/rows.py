@@ -17,9 +17,9 @@ Source: Fields 2026, *Why Softmax?* (rho_eff, its derivative) and *Attention Dia
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
@@ -33,8 +33,8 @@ def entropy(pi: Any, *, n: Any = None, mask: Any = None) -> Float64[Tensor, "*ba
 
     Args:
         pi: rows, shape ``(*batch, key)``; any float type, computed in float64.
-        n: number of visible keys of each row, broadcast against ``batch``; keys from index n on must have weight 0.
-            Default: all keys.
+        n: number of visible keys of each row, broadcast against ``batch``; keys from index n on must have weight 0
+            (to the tolerance of `check_rows`). Default: all keys.
         mask: instead of ``n``, True where a key is visible, broadcast against ``pi``.
 
     Returns:
@@ -43,11 +43,11 @@ def entropy(pi: Any, *, n: Any = None, mask: Any = None) -> Float64[Tensor, "*ba
     Raises:
         ValueError: if rows are no distributions over their visible keys (see `check_rows`).
 
-    >>> entropy([0.5, 0.5, 0.0, 0.0]).item() == math.log(2)
-    True
+    >>> entropy([0.5, 0.5, 0.0, 0.0]).exp().item()  # two keys are looked at
+    2.0
     """
     pi, _ = check_rows(pi, n=n, mask=mask)
-    return -(pi * _log(pi)).sum(-1)
+    return (pi * _log(pi)).sum(-1).neg().clamp_min(0.0)
 
 
 def kl_selectivity(pi: Any, *, n: Any = None, mask: Any = None, normalized: bool = True) -> Float64[Tensor, "*batch"]:
@@ -71,8 +71,10 @@ def kl_selectivity(pi: Any, *, n: Any = None, mask: Any = None, normalized: bool
     0.5
     """
     pi, count = check_rows(pi, n=n, mask=mask)
-    log_n = count.double().log()
-    kl = (pi * (_log(pi) + log_n.unsqueeze(-1))).sum(-1).clamp_min(0.0)
+    # (1/n) sum over visible keys of x log x - (x - 1) with x = n pi: no cancellation near the uniform row
+    x = pi * count.unsqueeze(-1)
+    zeros = count - (pi > 0).sum(-1)
+    kl = (torch.where(pi > 0, x * _log(x) - (x - 1), 0.0).sum(-1) + zeros) / count
     return kl / _normaliser(count, "KL") if normalized else kl
 
 
@@ -87,7 +89,7 @@ def susceptibility(pi: Any, *, n: Any = None, mask: Any = None, normalized: bool
         normalized: divide by (log n)^2; otherwise nats^2.
 
     Returns:
-        chi >= 0, shape ``(*batch,)``: 0 exactly where all nonzero weights are equal (uniform, one-hot, k-way tie).
+        chi >= 0, shape ``(*batch,)``: 0 (to rounding) where all nonzero weights are equal (uniform, one-hot, k-way tie).
 
     Raises:
         ValueError: as `kl_selectivity`.
@@ -107,7 +109,7 @@ def susceptibility(pi: Any, *, n: Any = None, mask: Any = None, normalized: bool
 def check_rows(
     pi: Any, *, n: Any = None, mask: Any = None
 ) -> tuple[Float64[Tensor, "*batch key"], Int64[Tensor, "*batch"]]:
-    """Refuse rows that are no distributions; return them in float64, summing to 1 exactly, with their n.
+    """Refuse rows that are no distributions; return them in float64, summing to 1 to rounding, with their n.
 
     A row may miss 1 by `TOLERANCE` of its own precision (1e-4 in float32, 1e-2 in float16, 2e-2 in bfloat16) and is
     then divided by its sum.
@@ -115,11 +117,13 @@ def check_rows(
     Raises:
         ValueError: one sentence naming the argument, the rule and the first offending value.
     """
-    pi = torch.as_tensor(pi)
+    pi = pi if isinstance(pi, Tensor) else torch.as_tensor(np.array(pi))
     if not pi.is_floating_point():
         raise ValueError(f"pi: expected floating-point attention rows, got {pi.dtype}")
     if pi.ndim == 0 or pi.shape[-1] == 0:
         raise ValueError(f"pi: expected shape (*batch, key) with at least one key, got {tuple(pi.shape)}")
+    if pi.dtype not in TOLERANCE:
+        raise ValueError(f"pi: expected {', '.join(str(t).removeprefix('torch.') for t in TOLERANCE)}, got {pi.dtype}")
     tolerance = TOLERANCE[pi.dtype]
     pi = pi.to("cpu" if pi.device.type == "mps" else pi.device, torch.float64)  # mps has no float64
     visible, count = _visible(pi, n, mask)
@@ -129,7 +133,8 @@ def check_rows(
     if (rows < 0).any():
         raise ValueError(f"pi: expected weights >= 0, got {_first(rows, rows < 0)}")
     if visible is not None and (rows[~visible] > tolerance).any():
-        raise ValueError(f"pi: expected weight 0 on keys that are not visible, got {_first(rows, ~visible & (rows > 0))}")
+        bad = _first(rows, ~visible & (rows > tolerance))
+        raise ValueError(f"pi: expected weight 0 on keys that are not visible, got {bad}")
     if visible is not None:
         pi = torch.where(visible, pi, 0.0)
     total = pi.detach().sum(-1)
@@ -148,13 +153,16 @@ def _visible(pi: Tensor, n: Any, mask: Any) -> tuple[Tensor | None, Tensor]:
     if n is not None and mask is not None:
         raise ValueError("n, mask: expected one of them, got both")
     if mask is not None:
-        visible = torch.as_tensor(mask, device=pi.device).bool().expand(pi.shape)
+        mask = torch.as_tensor(mask, device=pi.device)
+        if mask.is_floating_point():
+            raise ValueError(f"mask: expected True where a key is visible, got {mask.dtype}")
+        visible = _expand(mask.bool(), pi.shape, "mask")
         count = visible.sum(-1)
     elif n is not None:
         count = torch.as_tensor(n, device=pi.device)
         if count.is_floating_point():
             raise ValueError(f"n: expected whole numbers of visible keys, got {count.dtype}")
-        count = count.long().expand(pi.shape[:-1])
+        count = _expand(count.long(), pi.shape[:-1], "n")
         visible = torch.arange(keys, device=pi.device) < count.unsqueeze(-1)
     else:
         return None, torch.full(pi.shape[:-1], keys, device=pi.device)
@@ -162,6 +170,15 @@ def _visible(pi: Tensor, n: Any, mask: Any) -> tuple[Tensor | None, Tensor]:
         bad = _first(count, (count < 1) | (count > keys))
         raise ValueError(f"{'n' if mask is None else 'mask'}: expected 1 to {keys} visible keys a row, got {bad:g}")
     return visible, count
+
+
+def _expand(values: Tensor, shape: torch.Size, name: str) -> Tensor:
+    try:
+        return values.expand(shape)
+    except RuntimeError:
+        raise ValueError(
+            f"{name}: expected a shape that broadcasts to {tuple(shape)}, got {tuple(values.shape)}"
+        ) from None
 
 
 def _normaliser(count: Tensor, what: str) -> Tensor:

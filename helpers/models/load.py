@@ -33,7 +33,9 @@ class ModelUnavailable(RuntimeError):
     """The model can't be had here; the message says what to do."""
 
 
-def load_model(name: str = "demo", *, device: str | None = None, dtype: str | torch.dtype = "float32") -> TransformerBridge:
+def load_model(
+    name: str = "demo", *, device: str | None = None, dtype: str | torch.dtype = "float32"
+) -> TransformerBridge:
     """Load a model, ready for `record_attention`.
 
     Args:
@@ -64,7 +66,9 @@ def load_model(name: str = "demo", *, device: str | None = None, dtype: str | to
             )
         except (ValueError, NotImplementedError, KeyError) as error:
             reason = str(error).splitlines()[0]
-            raise ModelUnavailable(f"model {name!r}: TransformerLens cannot wrap this architecture: {reason}") from error
+            raise ModelUnavailable(
+                f"model {name!r}: TransformerLens cannot wrap this architecture: {reason}"
+            ) from error
     model.eval().requires_grad_(False)
     model.cfg.model_name = name
     return model
@@ -102,7 +106,9 @@ def _is_local(name: str, source: str) -> bool:
     if Path(source).is_dir():
         return True
     if _looks_like_a_path(source):
-        raise ModelUnavailable(f"model {name!r}: there is no such folder; give a folder with config.json, or a hub name")
+        raise ModelUnavailable(
+            f"model {name!r}: there is no such folder; give a folder with config.json, or a hub name"
+        )
     return _is_cached(source) or not _on_the_hub(name, source)
 
 
@@ -113,7 +119,9 @@ def _looks_like_a_path(source: str) -> bool:
 def _is_cached(source: str) -> bool:
     from huggingface_hub import try_to_load_from_cache
 
-    files = (try_to_load_from_cache(source, f) for f in ("config.json", "model.safetensors", "model.safetensors.index.json"))
+    files = (
+        try_to_load_from_cache(source, f) for f in ("config.json", "model.safetensors", "model.safetensors.index.json")
+    )
     config, single, index = (isinstance(found, str) for found in files)
     return config and (single or index)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -128,7 +128,7 @@ class _Pairs:
 
         return self._logit_difference(batch, ids, [(f"blocks.{layer}.attn.hook_z", replace)])
 
-    def _logit_difference(self, batch: np.ndarray, ids: Tensor, hooks: list[tuple[str, Callable]]) -> Tensor:
+    def _logit_difference(self, batch: np.ndarray, ids: Tensor, hooks: list[Any]) -> Tensor:
         with torch.no_grad():
             logits = self.model.run_with_hooks(ids[batch], fwd_hooks=hooks)[:, -1].double()
         right, wrong = logits.gather(1, self.answers[batch]).unbind(1)

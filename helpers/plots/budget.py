@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -86,6 +86,18 @@ def budget_curve(
     return ax
 
 
+def ratio_histograms(ax: Axes, under_null: ArrayLike, under_pi: ArrayLike, *, threshold: float) -> Axes:
+    """Log-likelihood ratios of many experiments, drawn from u and from pi, with the threshold between the verdicts."""
+    both = np.concatenate([np.asarray(under_null, dtype=float), np.asarray(under_pi, dtype=float)])
+    finite = both[np.isfinite(both)]
+    bins = np.linspace(finite.min(), finite.max(), 60).tolist()
+    ax.hist(under_null, bins, density=True, color=BLUE, alpha=0.6, label="draws from the uniform row")
+    ax.hist(under_pi, bins, density=True, color=VERMILION, alpha=0.6, label=r"draws from $\pi$")
+    ax.axvline(threshold, color=BLACK, lw=1.4, ls="--", label="threshold $t$")
+    ax.set(xlabel="log-likelihood ratio $L$ (nats)", ylabel="density (per nat)")
+    return ax
+
+
 def draws_against_budget(ax: Axes, kl: ArrayLike, draws: ArrayLike, *, delta: float, colour: str = VERMILION) -> Axes:
     """Draws needed against 1/KL, both on log axes, with the Chernoff-Stein line N = log(1/delta) / KL."""
     inverse = 1 / np.asarray(kl, dtype=float)
@@ -97,11 +109,18 @@ def draws_against_budget(ax: Axes, kl: ArrayLike, draws: ArrayLike, *, delta: fl
 
 
 def draws_excess(
-    ax: Axes, deltas: ArrayLike, ratio: ArrayLike, *, formula: ArrayLike, label: str, colour: str = VERMILION
+    ax: Axes,
+    deltas: ArrayLike,
+    ratio: ArrayLike,
+    *,
+    formula: Callable[[float], float],
+    label: str,
+    colour: str = VERMILION,
 ) -> Axes:
-    """N KL / log(1/delta), which Chernoff-Stein sends to 1: simulated (dots) and with the correction (line)."""
+    """N KL / log(1/delta), which Chernoff-Stein sends to 1: simulated (dots) and by a ``formula`` of delta (line)."""
+    grid = np.geomspace(np.max(deltas), np.min(deltas), 100)
     ax.semilogx(deltas, ratio, "o", color=colour, ms=5, label=label)
-    ax.semilogx(deltas, formula, color=colour, lw=1.2, label="_formula")
+    ax.semilogx(grid, [formula(float(delta)) for delta in grid], color=colour, lw=1.2, label="_formula")
     ax.axhline(1, color=GREY, lw=1, ls="--", label="_limit")
     ax.set(xlabel=r"false alarm allowed, $\delta$", ylabel=r"$N\,\mathrm{KL}\,/\,\log(1/\delta)$")
     return ax
@@ -126,4 +145,7 @@ def _kl_contours(ax: Axes, levels: Sequence[float], *, inline: bool, points: int
     if levels:
         lines = ax.contour(x, y, kl, levels=sorted(levels), colors=SKY, linewidths=1)
         if inline:
-            ax.clabel(lines, fmt="%.2g", fontsize=8, colors=BLACK)
+            third = np.linspace(0, 1 / 3, 500)  # labels sit between the centre and the top corner
+            rise = xlogy(1 - 2 * third, 3 * (1 - 2 * third)) + 2 * xlogy(third, 3 * np.clip(third, 1e-300, 1))
+            places = [(0.5, (1 - 2 * np.interp(-level, -rise, third)) * CORNERS[2, 1]) for level in sorted(levels)]
+            ax.clabel(lines, fmt="%.2g", fontsize=9, colors=BLACK, manual=places, inline=True)

@@ -22,8 +22,16 @@ ROLE_COLOURS = {
     "Induction": SKY,
     "Duplicate Token": BLUE,
     "Previous Token": BLACK,
-    "other": GREY,
+    "acts at END": VERMILION,
+    "acts at S2": BLUE,
+    "acts in between": GREEN,
 }
+
+
+def role_colour(role: str) -> str:
+    """The colour of a role; grey for heads outside the circuit."""
+    return ROLE_COLOURS.get(role, GREY)
+
 
 #: rcParams of every figure: readable when a page is 800 px wide.
 RC: dict[str, Any] = {
@@ -48,7 +56,7 @@ def use_style() -> None:
     """Apply `RC` to matplotlib, for a notebook or a script that asks for it."""
     import matplotlib as mpl
 
-    mpl.rcParams.update(RC)
+    mpl.rcParams.update(RC)  # type: ignore[arg-type]
 
 
 def head_name(layer: int, head: int) -> str:

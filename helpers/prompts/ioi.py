@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 import random
+import string
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from helpers.prompts.prompt import Prompt, fill
 
@@ -55,9 +57,7 @@ def abc_prompt(frame: int, a: str, b: str, c: str, *, frames: Sequence[str] = FR
     return _make("ABC", frame, {"A": a, "B": b, "C": c}, answer=a, foil=b, frames=frames)
 
 
-def _make(
-    template: str, frame: int, names: dict[str, str], *, answer: str, foil: str, frames: Sequence[str]
-) -> Prompt:
+def _make(template: str, frame: int, names: dict[str, str], *, answer: str, foil: str, frames: Sequence[str]) -> Prompt:
     slots = _SLOTS[template]
     text, spans = fill(frames[frame], {slot: names[role] for role, slot in slots.items()})
     return Prompt(
@@ -141,13 +141,15 @@ def minimal_pairs(
 
 
 def _replace_s2(prompt: Prompt, rng: random.Random, names: Sequence[str], frames: Sequence[str]) -> Prompt:
-    assert prompt.frame is not None and prompt.answer and prompt.foil
+    assert prompt.frame is not None
+    assert prompt.answer
+    assert prompt.foil
     third = rng.choice([name for name in names if name not in (prompt.answer, prompt.foil)])
     in_order = (prompt.answer, prompt.foil) if prompt.template == "ABBA" else (prompt.foil, prompt.answer)
-    text = abc_prompt(prompt.frame, *in_order, third, frames=frames).text
-    start = prompt.spans["S2"][0]
-    spans = {"A": prompt.spans["IO"], "B": prompt.spans["S1"], "C": (start, start + len(third))}
-    return Prompt(text, "ABC", prompt.frame, spans, answer=prompt.answer, foil=prompt.foil)
+    control = abc_prompt(prompt.frame, *in_order, third, frames=frames)
+    at_io, at_s1 = ("A", "B") if prompt.template == "ABBA" else ("B", "A")
+    spans = {"A": control.spans[at_io], "B": control.spans[at_s1], "C": control.spans["C"]}
+    return replace(control, spans=spans, answer=prompt.answer, foil=prompt.foil)
 
 
 def _distinct(n: int, draw: Callable[[random.Random], Prompt], seed: int) -> list[Prompt]:
@@ -167,10 +169,21 @@ def _check_pool(n: int, names: Sequence[str], frames: Sequence[str], *, n_templa
             twice = next(item for item in pool if list(pool).count(item) > 1)
             raise ValueError(f"{what}: expected distinct {what}, got {twice!r} more than once")
     for frame in frames:
-        if any(frame.count(slot) != 1 for slot in ("{X}", "{Y}", "{GIVER}")):
-            raise ValueError(f"frames: expected {{X}}, {{Y}} and {{GIVER}} once each, got {frame!r}")
+        _check_frame(frame)
+    unordered = {frame.replace("{Y}", "{X}") for frame in frames}
+    if len(unordered) < len(frames):
+        raise ValueError(
+            "frames: expected frames that differ in more than the order of {X} and {Y}, got two that do not"
+        )
     exist = len(frames) * n_templates * math.perm(len(names), n_names)
     if n > exist:
-        raise ValueError(
-            f"n: {len(names)} names and {len(frames)} frames make {exist} distinct prompts, got n = {n}"
-        )
+        raise ValueError(f"n: {len(names)} names and {len(frames)} frames make {exist} distinct prompts, got n = {n}")
+
+
+def _check_frame(frame: str) -> None:
+    try:
+        slots = sorted(slot for _, slot, _, _ in string.Formatter().parse(frame) if slot is not None)
+    except ValueError:
+        slots = []
+    if slots != ["GIVER", "X", "Y"]:
+        raise ValueError(f"frames: expected {{X}}, {{Y}} and {{GIVER}} once each, got {frame!r}")

@@ -5,7 +5,11 @@ from __future__ import annotations
 from functools import cache
 from importlib import resources
 
+import numpy as np
 import pandas as pd
+
+from helpers.reference.circuits import IOI_POST
+from helpers.statistics.ranking import auroc
 
 SOURCE = "Fields 2026, Attention Diagnostics: Testing KL and Susceptibility on the IOI Circuit (GPT-2 small)"
 PATCHING_SOURCE = "TransformerLens documentation, demo 'Attribution Patching' (GPT-2 small, 8 IOI prompts)"
@@ -79,6 +83,11 @@ def head_patching() -> pd.DataFrame:
     Columns: layer, head, act_output, act_query, … attr_pattern.
     """
     return _read("published_gpt2_head_patching.csv")
+
+
+def layer_auroc() -> float:
+    """AUROC of the layer index alone for the post's 23 heads of 144: a baseline that needs no model."""
+    return auroc(np.repeat(np.arange(12), 12), [(i // 12, i % 12) in IOI_POST.heads for i in range(144)])
 
 
 def compare_heads(table: pd.DataFrame, tolerance: float = 0.0005) -> pd.DataFrame:

@@ -76,7 +76,9 @@ def check_sides(active: PerPrompt, control: PerPrompt) -> None:
     """Refuse two sides that can't be compared head by head."""
     for name, side in (("active", active), ("control", control)):
         if side.ndim != 3 or len(side) < 2:
-            raise ValueError(f"{name}: expected at least 2 prompts, shape (prompt, layer, head), got shape {side.shape}")
+            raise ValueError(
+                f"{name}: expected at least 2 prompts, shape (prompt, layer, head), got shape {side.shape}"
+            )
         if not np.isfinite(side).all():
             raise ValueError(f"{name}: expected finite values, got {np.count_nonzero(~np.isfinite(side))} others")
     if active.shape[1:] != control.shape[1:]:

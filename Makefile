@@ -1,0 +1,57 @@
+# Everything here sets itself up: the environment is made (or brought up to date) before a target that needs it.
+#   make run     the IOI experiment on the demo model: table, statistics, figures, answer
+#   make test    every test
+.DEFAULT_GOAL := help
+.PHONY: help run test lab notebooks bench lint demo-model clean
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+READY_TO_TEST := $(VENV)/.ready-to-test
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+# make run MODEL=gpt2-small N=100 ACTIVE=active.txt CONTROL=control.txt OUT=folder RECORD=folder
+OPTIONS := $(if $(MODEL),--model "$(MODEL)") $(if $(N),--n "$(N)") $(if $(ACTIVE),--active "$(ACTIVE)") \
+           $(if $(CONTROL),--control "$(CONTROL)") $(if $(RECORD),--record "$(RECORD)") $(if $(OUT),--out "$(OUT)")
+
+help:            ## what there is
+	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/: .*## /\t/' | expand -t 16
+
+run: $(READY)    ## the experiment: MODEL= N= ACTIVE= CONTROL= RECORD= OUT=
+	@$(BIN)/python -m helpers run $(OPTIONS)
+
+test: $(READY_TO_TEST) lint  ## every test: lint, unit, doctest, notebooks
+	@$(BIN)/python tests/run.py
+
+lint: $(READY_TO_TEST)  ## ruff and mypy
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+lab: $(READY)    ## JupyterLab on the notebooks
+	@$(BIN)/jupyter lab --notebook-dir=notebooks
+
+notebooks: $(READY)  ## re-execute every notebook in place
+	@$(BIN)/python -m helpers.notebooks notebooks/*.ipynb
+
+bench: $(READY)  ## time and memory of the attention call against named alternatives
+	@$(BIN)/python -m helpers.bench
+
+demo-model: $(READY)  ## train the demo models again (up to 90 minutes on 2 cores)
+	@$(BIN)/python -m helpers.demo.build
+
+clean:           ## remove the environment, results and caches
+	rm -rf $(VENV) results build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed, this is " + sys.version.split()[0])'
+	$(PYTHON) -m venv $(VENV)
+
+$(READY): $(BIN)/python requirements.txt pyproject.toml
+	$(BIN)/python -m pip install --quiet -r requirements.txt
+	@touch $@
+
+$(READY_TO_TEST): $(READY) tests/requirements.txt
+	$(BIN)/python -m pip install --quiet -r tests/requirements.txt
+	@touch $@

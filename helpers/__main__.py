@@ -1,0 +1,98 @@
+"""The main job from the command line: ``python -m helpers run``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from helpers.attention.record import AttentionRecord
+from helpers.experiment import analyse
+from helpers.prompts.ioi import abc_prompts, ioi_prompts
+from helpers.prompts.prompt import Prompt
+from helpers.reference.demo import circuit_of
+from helpers.report import check_out, report, save_results
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command; 0 if it did its work, 2 with one sentence on stderr if the input or the model is unusable."""
+    args = _parser().parse_args(argv)
+    try:
+        return args.command(args)
+    except (ValueError, OSError, _model_unavailable()) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def run(args: argparse.Namespace) -> int:
+    """The experiment: two prompt sets through a model (or two saved records), to a report and a results folder."""
+    check_out(args.out)
+    active, control = _replay(args.record) if args.record else _measure(args)
+    circuit = None if args.active else circuit_of(active.model)
+    experiment = analyse(active, control, circuit)
+    print(report(experiment))
+    print(f"written to {save_results(experiment, args.out)}{'/'}")
+    return 0
+
+
+def _measure(args: argparse.Namespace) -> tuple[AttentionRecord, AttentionRecord]:
+    if bool(args.active) != bool(args.control):
+        raise ValueError("active, control: expected both prompt files or neither, got one")
+    prompts: list[list[Prompt | str]] = (
+        [_read(args.active), _read(args.control)]
+        if args.active
+        else [
+            [*ioi_prompts(args.n)],
+            [*abc_prompts(args.n)],
+        ]
+    )
+    from helpers.attention.capture import record_attention, tokenize_for
+    from helpers.models.load import load_model
+
+    model = load_model(args.model)
+    for name, side in zip(("active", "control"), prompts, strict=True):
+        try:
+            tokenize_for(model, side)
+        except ValueError as error:
+            raise ValueError(f"{name} set, {error}") from None
+    active, control = (record_attention(model, side, readout=not args.active) for side in prompts)
+    return active, control
+
+
+def _replay(folder: Path) -> tuple[AttentionRecord, AttentionRecord]:
+    if (folder / "records").is_dir():
+        folder = folder / "records"
+    active, control = (AttentionRecord.load(folder / f"{name}.safetensors") for name in ("active", "control"))
+    return active, control
+
+
+def _read(path: Path) -> list[Prompt | str]:
+    """Prompts of a text file, one a line."""
+    try:
+        return list(path.read_text(encoding="utf-8").splitlines())
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: expected a text file in UTF-8, one prompt a line") from None
+
+
+def _model_unavailable() -> type[Exception]:
+    from helpers.models.load import ModelUnavailable
+
+    return ModelUnavailable
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="helpers", description=__doc__)
+    commands = parser.add_subparsers(required=True)
+    one = commands.add_parser("run", help="run the experiment", description=run.__doc__)
+    one.set_defaults(command=run)
+    one.add_argument("--model", default="demo", help='"demo", "gpt2-small", a Hugging Face name or a folder')
+    one.add_argument("--n", type=int, default=50, help="prompts in each of the two sets (default: the post's 50)")
+    one.add_argument("--active", type=Path, help="text file, one prompt a line, instead of the IOI set")
+    one.add_argument("--control", type=Path, help="text file, one prompt a line, instead of the ABC set")
+    one.add_argument("--record", type=Path, help="replay the records of an earlier results folder; no model is loaded")
+    one.add_argument("--out", type=Path, default=Path("results"), help="folder of the results")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,76 @@
+"""``make demo-model``: train the three seeds, examine them, find their causal heads, write the model card.
+
+    python -m helpers.demo.build [--seeds 0 1 2]
+
+Resumable: a training that was stopped goes on from its last checkpoint. The shipped model is seed 0, whatever the
+diagnostics say.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from helpers.demo import card
+from helpers.demo.acceptance import examine
+from helpers.demo.train import save, train
+from helpers.models.load import DEMO_FOLDER, load_model
+from helpers.models.patching import head_effects, patch_heads
+from helpers.prompts.ioi import minimal_pairs
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+SEEDS = (0, 1, 2)
+PATCHING_PAIRS = 100
+#: Patched alone, to say where a head acts. Activations before S2 are the same on both sides of a pair.
+POSITIONS = {"S2": "S2", "END": "END"}
+
+
+def find_causal_heads(model: TransformerBridge, *, n: int = PATCHING_PAIRS, progress: bool = True) -> pd.DataFrame:
+    """Patch every head on ``n`` minimal pairs; for causal heads also say where they act.
+
+    ``acts_at`` is S2 or END, where patching that position alone (denoising) recovers at least half of the head's
+    effect at all positions, else "in between"; empty for heads that are not causal.
+    """
+    clean, corrupt = minimal_pairs(n)
+    table = head_effects(patch_heads(model, clean, corrupt, progress=progress))
+    alone = {
+        name: head_effects(patch_heads(model, clean, corrupt, position=position, progress=progress)).denoising
+        for name, position in POSITIONS.items()
+    }
+    share = pd.DataFrame({name: effect / table.denoising for name, effect in alone.items()})
+    where = share.idxmax(axis=1).where(share.max(axis=1) >= 0.5, "in between")
+    return table.assign(acts_at=where.where(table.causal))
+
+
+def build(seed: int, work: Path, folder: Path = DEMO_FOLDER) -> None:
+    """Train (or finish training) one seed and write its folder."""
+    out = folder / f"seed-{seed}"
+    save(train(seed, work / f"seed-{seed}.pt"), out)
+    describe(out)
+
+
+def describe(out: Path) -> None:
+    """Examine a trained model and write its examination and its table of causal heads beside the weights."""
+    model = load_model(str(out), device="cpu")
+    (out / "examination.json").write_text(json.dumps(examine(model), indent=1) + "\n")
+    find_causal_heads(model).to_csv(out / "causal_heads.csv", index=False, float_format="%.5f", lineterminator="\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
+    parser.add_argument("--work", type=Path, default=Path("build/demo-model"), help="folder of the checkpoints")
+    args = parser.parse_args()
+    for seed in args.seeds:
+        build(seed, args.work)
+    card.write(DEMO_FOLDER)
+
+
+if __name__ == "__main__":
+    main()

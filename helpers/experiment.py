@@ -1,0 +1,117 @@
+"""The experiment: two attention records in, one analysis out. No model is needed here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from helpers.attention.record import AttentionRecord
+from helpers.diagnostics.heads import HeadDiagnostics, diagnose
+from helpers.prompts.tokens import compare_notes
+from helpers.reference.circuits import Circuit
+from helpers.statistics.coupling import Coupling, correlations, couple_heads
+from helpers.statistics.ranking import Ranking, rank_heads
+from helpers.statistics.shifts import head_shifts, head_tests
+
+#: The two scores whose ranking of heads is the question.
+SCORES = {"|dKL|": "d_kl", "|dchi|": "d_chi"}
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What two prompt sets say about the heads of a model.
+
+    Attributes:
+        active, control: the attention records.
+        kl_chi_active, kl_chi_control: KL and chi of every prompt and head.
+        table: one row a head: layer, head, role, in_circuit; KL and chi means on both sets (``kl_active``, …), shifts
+            active - control (``d_kl``, ``d_chi``) with bootstrap intervals (``_low``, ``_high``), and a two-sided test
+            over prompts (``_p``, ``_q``).
+        circuit: the heads that are known to matter, or None.
+        rankings: for each of `SCORES`, how it ranks circuit heads; empty without a circuit.
+        correlations: over heads, as post 2 lists them.
+        coupling: cross-head correlations of per-prompt KL.
+        notes: what a reader should know before any number.
+    """
+
+    active: AttentionRecord
+    control: AttentionRecord
+    kl_chi_active: HeadDiagnostics
+    kl_chi_control: HeadDiagnostics
+    table: pd.DataFrame
+    circuit: Circuit | None
+    rankings: dict[str, Ranking]
+    correlations: pd.Series
+    coupling: Coupling
+    notes: list[str] = field(default_factory=list)
+
+
+def analyse(active: AttentionRecord, control: AttentionRecord, circuit: Circuit | None = None) -> Experiment:
+    """Compare two records of one model, head by head, at the query position they hold.
+
+    Raises:
+        ValueError: if the records hold different positions, other models, or rows with a single visible key; or if
+            the circuit belongs to a model of another shape.
+    """
+    _check(active, control, circuit)
+    sides = diagnose(active), diagnose(control)
+    table = _head_table(*sides, circuit)
+    return Experiment(
+        active=active,
+        control=control,
+        kl_chi_active=sides[0],
+        kl_chi_control=sides[1],
+        table=table,
+        circuit=circuit,
+        rankings=rank_scores(table) if circuit else {},
+        correlations=correlations(table),
+        coupling=couple_heads(sides[0].kl, sides[1].kl),
+        notes=compare_notes(active.prompts, control.prompts),
+    )
+
+
+def rank_scores(table: pd.DataFrame) -> dict[str, Ranking]:
+    """How each of `SCORES` ranks the heads that the table marks as in the circuit."""
+    return {name: rank_heads(table[column].abs(), table.in_circuit, table.layer) for name, column in SCORES.items()}
+
+
+def _head_table(active: HeadDiagnostics, control: HeadDiagnostics, circuit: Circuit | None) -> pd.DataFrame:
+    parts = []
+    for name in ("kl", "chi"):
+        sides = getattr(active, name), getattr(control, name)
+        shifts, tests = head_shifts(*sides), head_tests(*sides)
+        parts.append(
+            pd.DataFrame(
+                {
+                    f"{name}_active": shifts.active,
+                    f"{name}_control": shifts.control,
+                    f"d_{name}": shifts["shift"],
+                    f"d_{name}_low": shifts.low,
+                    f"d_{name}_high": shifts.high,
+                    f"d_{name}_p": tests.p,
+                    f"d_{name}_q": tests.q,
+                }
+            )
+        )
+    heads = shifts[["layer", "head"]]
+    role = [circuit.role(*head) if circuit else "unknown" for head in heads.itertuples(index=False)]
+    in_circuit = np.array([r not in ("other", "unknown") for r in role])
+    return pd.concat([heads.assign(role=role, in_circuit=in_circuit), *parts], axis=1)
+
+
+def _check(active: AttentionRecord, control: AttentionRecord, circuit: Circuit | None) -> None:
+    if active.query == "all" or control.query == "all":
+        raise ValueError(
+            "active, control: expected the rows of one query position; choose one with record.at(position)"
+        )
+    for what in ("model", "query"):
+        left, right = getattr(active, what), getattr(control, what)
+        if left != right:
+            raise ValueError(f"control: expected the same {what} as the active record, {left!r}, got {right!r}")
+    shape = (active.n_layers, active.n_heads)
+    if circuit and (circuit.n_layers, circuit.n_heads) != shape:
+        raise ValueError(f"circuit: expected heads of a model of shape {shape} (layers, heads), got {circuit.name!r}")
+    if bool((active.visible().sum(-1) < 2).any() or (control.visible().sum(-1) < 2).any()):
+        raise ValueError("active, control: a row with one visible key has no normalised KL; ask for a later position")

@@ -1,0 +1,57 @@
+"""Cross-head correlations: matrices, and active against control."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.image import AxesImage
+
+from helpers.plots.style import GREY, VERMILION
+from helpers.statistics.coupling import Coupling, strongest_pairs
+
+
+def plot_correlation_matrix(
+    ax: Axes, matrix: Float[np.ndarray, "head head"], n_heads: int, *, limit: float = 1.0
+) -> AxesImage:
+    """A head x head matrix, one tick a layer; the colour range is -limit to limit (share it between panels).
+
+    Returns:
+        the image, for a colour bar.
+    """
+    n_layers = len(matrix) // n_heads
+    image = ax.imshow(matrix, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
+    starts = np.arange(n_layers) * n_heads
+    for set_ticks in (ax.set_xticks, ax.set_yticks):
+        set_ticks(starts + (n_heads - 1) / 2, [str(layer) for layer in range(n_layers)], fontsize=8)
+    for start in starts[1:]:
+        ax.axhline(start - 0.5, color="white", lw=0.5)
+        ax.axvline(start - 0.5, color="white", lw=0.5)
+    ax.tick_params(length=0)
+    ax.set(xlabel="layer of head", ylabel="layer of head")
+    ax.spines[:].set_visible(False)
+    return image
+
+
+def plot_coupling_scatter(ax: Axes, coupling: Coupling, n_heads: int, *, top: int = 6) -> Axes:
+    """C_active against C_control, a dot a pair of heads; the pairs that change most are named."""
+    upper = np.triu_indices_from(coupling.active, k=1)
+    ax.scatter(coupling.control[upper], coupling.active[upper], s=5, color=GREY, alpha=0.35, lw=0, rasterized=True)
+    pairs = strongest_pairs(coupling, n_heads, top=top)
+    ax.scatter(pairs.c_control, pairs.c_active, s=22, color=VERMILION, lw=0)
+    _name_pairs(ax, pairs)
+    ax.axline((0, 0), slope=1, color="black", lw=0.8)
+    ax.set(
+        xlabel="correlation of KL, control prompts", ylabel="correlation of KL, active prompts",
+        xlim=(-1.05, 1.05), ylim=(-1.05, 1.05), aspect="equal",
+    )  # fmt: skip
+    return ax
+
+
+def _name_pairs(ax: Axes, pairs: pd.DataFrame) -> None:
+    for pair in pairs.itertuples():
+        ax.annotate(
+            f"{pair.head_1}–{pair.head_2}", (pair.c_control, pair.c_active), fontsize=7.5, xytext=(4, 3),
+            textcoords="offset points",
+        )  # fmt: skip

@@ -1,0 +1,154 @@
+"""The figures of the experiment, composed from the thin plot functions; every title is computed from the numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from helpers.experiment import SCORES, Experiment
+from helpers.plots.coupling import plot_correlation_matrix, plot_coupling_scatter
+from helpers.plots.plane import common_n, label_plane, plot_attainable, plot_head, plot_head_grid, plot_shift_arrows
+from helpers.plots.shifts import plot_shift_by_layer, plot_shift_distribution
+from helpers.plots.style import RC, head_name
+from helpers.reference import published
+from helpers.reference.circuits import Head
+from helpers.statistics.coupling import upper_triangle
+
+COLUMNS = 6
+
+
+def one_head(experiment: Experiment, head: Head | None = None) -> Figure:
+    """The prompts of one head in the plane; default: the head whose KL shifts most (of the circuit, if there is one)."""
+    layer, number = head or most_shifted(experiment, 1, inside=experiment.circuit is not None)[0]
+    row = experiment.table.query("layer == @layer and head == @number").iloc[0]
+    fig = Figure(figsize=(6.4, 4.2))
+    ax = fig.subplots()
+    if n := common_n(experiment):
+        plot_attainable(ax, n)
+    plot_head(ax, experiment, layer, number)
+    label_plane(ax).legend(loc="upper left", fontsize=9)
+    ax.set_title(f"Head {head_name(layer, number)} of {experiment.active.model}: "
+                 f"ΔKL = {row.d_kl:+.3f}, Δχ = {row.d_chi:+.3f}")  # fmt: skip
+    return fig
+
+
+def circuit_heads(experiment: Experiment) -> Figure | None:
+    """Every circuit head, by role."""
+    if experiment.circuit is None:
+        return None
+    heads = experiment.circuit.heads
+    up = int((experiment.table[experiment.table.in_circuit].d_kl > 0).sum())
+    fig = _grid(experiment, heads)
+    fig.suptitle(f"{experiment.circuit.name}: KL is higher on active prompts in {up} of {len(heads)}", fontsize=11.5)
+    return fig
+
+
+def other_heads(experiment: Experiment, count: int = 12) -> Figure:
+    """The heads outside the circuit that shift most."""
+    heads = most_shifted(experiment, count, inside=False)
+    fig = _grid(experiment, heads)
+    where = "outside the circuit" if experiment.circuit else "of all"
+    fig.suptitle(f"The {len(heads)} heads {where} whose KL shifts most", fontsize=11.5)
+    return fig
+
+
+def all_heads(experiment: Experiment) -> Figure:
+    """Every head as an arrow from control to active."""
+    fig = Figure(figsize=(7.4, 5.0))
+    ax = fig.subplots()
+    plot_shift_arrows(ax, experiment.table, n=common_n(experiment))
+    ax.set_title(f"{experiment.active.model}: each arrow is a head, from control prompts to active prompts")
+    return fig
+
+
+def published_heads(experiment: Experiment) -> Figure:
+    """The same picture of GPT-2 small's 23 circuit heads, from the published means."""
+    fig = Figure(figsize=(7.4, 5.0))
+    ax = fig.subplots()
+    plot_shift_arrows(ax, published.circuit_heads(), n=15)
+    ax.set_title("GPT-2 small, the 23 circuit heads (published: Fields 2026), control to active")
+    return fig
+
+
+def shift_distributions(experiment: Experiment) -> Figure | None:
+    """|dKL| and |dchi|, circuit against others."""
+    return _two_scores(experiment, plot_shift_distribution, "AUROC {r.auroc:.2f} ({r.low:.2f} to {r.high:.2f})")
+
+
+def shifts_by_layer(experiment: Experiment) -> Figure | None:
+    """|dKL| and |dchi| against the layer, the baseline that costs nothing."""
+    return _two_scores(
+        experiment, plot_shift_by_layer, "layer alone {r.layer_auroc:.2f}, within layers {r.within_auroc:.2f}"
+    )
+
+
+def correlation_matrices(experiment: Experiment) -> Figure:
+    """C_active, C_control and C_diff, one colour range for the first two."""
+    coupling, n_heads = experiment.coupling, experiment.active.n_heads
+    fig = Figure(figsize=(10.5, 3.9))
+    axes = fig.subplots(1, 3)
+    named = (
+        ("active", coupling.active, 1.0),
+        ("control", coupling.control, 1.0),
+        ("difference", coupling.difference, 2.0),
+    )
+    for ax, (name, matrix, limit) in zip(axes, named, strict=True):
+        image = plot_correlation_matrix(ax, matrix, n_heads, limit=limit)
+        ax.set_title(f"{name}: sd {upper_triangle(matrix).std():.2f}")
+        fig.colorbar(image, ax=ax, shrink=0.75)
+    return fig
+
+
+def coupling_scatter(experiment: Experiment) -> Figure:
+    """C_active against C_control, pair by pair."""
+    fig = Figure(figsize=(5.6, 5.4))
+    ax = fig.subplots()
+    plot_coupling_scatter(ax, experiment.coupling, experiment.active.n_heads)
+    largest = abs(upper_triangle(experiment.coupling.difference)).max()
+    ax.set_title(f"Correlations between heads: the largest change is {largest:.2f}")
+    return fig
+
+
+FIGURES: dict[str, Callable[[Experiment], Figure | None]] = {
+    "1_one_head": one_head,
+    "2_circuit_heads": circuit_heads,
+    "3_other_heads": other_heads,
+    "4_all_heads": all_heads,
+    "5_shift_distributions": shift_distributions,
+    "6_shifts_by_layer": shifts_by_layer,
+    "7_correlation_matrices": correlation_matrices,
+    "8_coupling_scatter": coupling_scatter,
+    "9_gpt2_small_published": published_heads,
+}
+
+
+def draw_all(experiment: Experiment) -> dict[str, Figure]:
+    """Every figure that this experiment has, by name (those about a circuit need one)."""
+    with rc_context(RC):  # type: ignore[arg-type]
+        drawn = {name: draw(experiment) for name, draw in FIGURES.items()}
+    return {name: fig for name, fig in drawn.items() if fig is not None}
+
+
+def most_shifted(experiment: Experiment, count: int, *, inside: bool) -> list[Head]:
+    """The heads with the largest |dKL|, inside the circuit or outside."""
+    group = experiment.table[experiment.table.in_circuit == inside]
+    chosen = group.loc[group.d_kl.abs().nlargest(count).index]
+    return [(int(layer), int(head)) for layer, head in zip(chosen.layer, chosen["head"], strict=True)]
+
+
+def _grid(experiment: Experiment, heads: list[Head] | tuple[Head, ...]) -> Figure:
+    fig = Figure(figsize=(11, 0.7 + 1.75 * -(-len(heads) // COLUMNS)))
+    plot_head_grid(fig, experiment, heads, columns=COLUMNS)
+    return fig
+
+
+def _two_scores(experiment: Experiment, plot: Callable, title: str) -> Figure | None:
+    if not experiment.rankings:
+        return None
+    fig = Figure(figsize=(9.6, 4.0))
+    for ax, (score, column) in zip(fig.subplots(1, 2), SCORES.items(), strict=True):
+        plot(ax, experiment.table, column)
+        ax.set_title(f"{score}: " + title.format(r=experiment.rankings[score]))
+    return fig

@@ -1,0 +1,105 @@
+"""Heads in the (KL, chi) plane: one head's prompts, grids of heads, all heads at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.lines import Line2D
+
+from helpers.diagnostics.plane import upper_curve
+from helpers.experiment import Experiment
+from helpers.plots.style import ACTIVE, CHI_LABEL, CONTROL, GREY, KL_LABEL, head_name, role_colour
+from helpers.reference.circuits import Head
+
+
+def plot_attainable(ax: Axes, n: int, *, label: bool = True) -> Axes:
+    """Shade what a row over n keys can reach in the normalised (KL, chi) plane."""
+    kl, chi = upper_curve(n)
+    ax.fill_between(kl, chi, color=GREY, alpha=0.10, lw=0, zorder=0)
+    ax.plot(kl, chi, color=GREY, lw=1, zorder=1, label=f"largest $\\chi$ attainable, n = {n}" if label else None)
+    return ax
+
+
+def label_plane(ax: Axes) -> Axes:
+    """Axis labels and the fixed ranges of the normalised plane."""
+    ax.set(xlabel=KL_LABEL, ylabel=CHI_LABEL, xlim=(-0.02, 1.02), ylim=(-0.01, 0.40))
+    return ax
+
+
+def plot_head(ax: Axes, experiment: Experiment, layer: int, head: int, *, size: float = 14) -> Axes:
+    """One head: a point for each prompt of either set, and an arrow from the control mean to the active mean."""
+    for diagnostics, colour, name in (
+        (experiment.kl_chi_control, CONTROL, "control"),
+        (experiment.kl_chi_active, ACTIVE, "active"),
+    ):
+        ax.scatter(
+            diagnostics.kl[:, layer, head], diagnostics.chi[:, layer, head], s=size, color=colour, alpha=0.45, lw=0, label=name
+        )  # fmt: skip
+    row = experiment.table.query("layer == @layer and head == @head").iloc[0]
+    _arrow(ax, row, colour="black")
+    return ax
+
+
+def plot_head_grid(
+    fig: Figure | SubFigure, experiment: Experiment, heads: Sequence[Head], *, columns: int = 6
+) -> Sequence[Axes]:
+    """Small multiples of `plot_head` with shared ranges; the frame's colour is the head's role."""
+    n_rows = -(-len(heads) // columns)
+    grid = fig.subplots(n_rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    n = common_n(experiment)
+    for ax, (layer, head) in zip(grid, heads, strict=False):
+        if n:
+            plot_attainable(ax, n, label=False)
+        plot_head(ax, experiment, layer, head, size=6)
+        role = experiment.circuit.role(layer, head) if experiment.circuit else "other"
+        ax.set_title(
+            f"{head_name(layer, head)} {role if role != 'other' else ''}", fontsize=8.5, color=role_colour(role)
+        )
+        ax.set(xlim=(-0.02, 1.02), ylim=(-0.01, 0.40))
+        ax.tick_params(labelsize=8)
+    for ax in grid[len(heads) :]:
+        ax.set_axis_off()
+    fig.supxlabel(KL_LABEL, fontsize=10)
+    fig.supylabel(CHI_LABEL, fontsize=10)
+    return list(grid[: len(heads)])
+
+
+def plot_shift_arrows(ax: Axes, table: pd.DataFrame, *, n: int | None = None, label_heads: bool = True) -> Axes:
+    """Every head of a table as an arrow from its control mean to its active mean, coloured by role.
+
+    Works for an experiment's table and for the published figures (`helpers.reference.published.circuit_heads`).
+    """
+    if n:
+        plot_attainable(ax, n)
+    for row in table.sort_values("role", key=lambda role: role != "other").itertuples():
+        inside = row.role not in ("other", "unknown")
+        _arrow(ax, row, colour=role_colour(row.role), alpha=0.95 if inside else 0.45, width=1.6 if inside else 0.9)
+        if inside and label_heads:
+            ax.annotate(
+                head_name(row.layer, row.head), (row.kl_active, row.chi_active), fontsize=7.5, xytext=(3, 3),
+                textcoords="offset points", color=role_colour(row.role),
+            )  # fmt: skip
+    _role_legend(ax, table.role.unique())
+    return label_plane(ax)
+
+
+def _arrow(ax: Axes, row: pd.Series, *, colour: str, alpha: float = 1.0, width: float = 1.4) -> None:
+    ax.annotate(
+        "", xy=(row.kl_active, row.chi_active), xytext=(row.kl_control, row.chi_control), zorder=4,
+        arrowprops={"arrowstyle": "-|>,head_width=0.22,head_length=0.4", "color": colour, "alpha": alpha, "lw": width,
+                    "shrinkA": 0, "shrinkB": 0},
+    )  # fmt: skip
+
+
+def _role_legend(ax: Axes, roles: Iterable[str]) -> None:
+    handles = [Line2D([], [], color=role_colour(r), lw=2, label=r) for r in sorted(roles, key=lambda r: r == "other")]
+    ax.legend(handles=handles, fontsize=8.5, loc="upper left")
+
+
+def common_n(experiment: Experiment) -> int | None:
+    """The number of visible keys, where all prompts share one."""
+    counts = {int(n) for side in (experiment.active, experiment.control) for n in side.visible().sum(-1).unique()}
+    return counts.pop() if len(counts) == 1 else None

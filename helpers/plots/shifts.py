@@ -1,0 +1,44 @@
+"""Do circuit heads shift more? Distributions of |dKL| and |dchi|, and heads against layers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from helpers.plots.style import GREY, head_name, role_colour
+
+SYMBOLS = {"d_kl": r"$|\Delta\mathrm{KL}|$", "d_chi": r"$|\Delta\chi|$"}
+
+
+def plot_shift_distribution(ax: Axes, table: pd.DataFrame, column: str = "d_kl", *, seed: int = 0) -> Axes:
+    """|shift| of circuit heads beside the others: a dot a head in its role's colour, a line at each mean.
+
+    Args:
+        table: an experiment's table; ``column``: ``"d_kl"`` or ``"d_chi"`` (normalised units).
+    """
+    rng = np.random.default_rng(seed)
+    for x, inside in enumerate((True, False)):
+        group = table[table.in_circuit == inside]
+        size = group[column].abs()
+        jitter = rng.uniform(-0.18, 0.18, len(group))
+        ax.scatter(x + jitter, size, s=26, c=[role_colour(r) for r in group.role], alpha=0.8, lw=0)
+        ax.hlines(size.mean(), x - 0.28, x + 0.28, color="black", lw=1.6)
+    counts = table.in_circuit.sum(), (~table.in_circuit).sum()
+    ax.set_xticks([0, 1], [f"circuit ({counts[0]})", f"others ({counts[1]})"])
+    ax.set(ylabel=f"{SYMBOLS[column]}  (normalised)", xlim=(-0.5, 1.5), ylim=(0, None))
+    return ax
+
+
+def plot_shift_by_layer(ax: Axes, table: pd.DataFrame, column: str = "d_kl", *, top: int = 3) -> Axes:
+    """|shift| of every head against its layer: what depth alone would explain. The ``top`` others are named."""
+    others, circuit = table[~table.in_circuit], table[table.in_circuit]
+    ax.scatter(others.layer, others[column].abs(), s=18, color=GREY, alpha=0.7, lw=0, label="others")
+    ax.scatter(circuit.layer, circuit[column].abs(), s=30, c=[role_colour(r) for r in circuit.role], lw=0)
+    for row in pd.concat([circuit, others.loc[others[column].abs().nlargest(top).index]]).itertuples():
+        ax.annotate(
+            head_name(row.layer, row.head), (row.layer, abs(getattr(row, column))), fontsize=7.5, xytext=(4, 2),
+            textcoords="offset points", color=role_colour(row.role),
+        )  # fmt: skip
+    ax.set(xlabel="layer", ylabel=f"{SYMBOLS[column]}  (normalised)", ylim=(0, None))
+    return ax

@@ -1,0 +1,96 @@
+"""The likelihood-ratio test of a row against uniform: exact small cases and the identities behind Chernoff-Stein."""
+
+from itertools import combinations_with_replacement
+from math import factorial, prod
+
+import numpy as np
+import pytest
+
+from helpers.diagnostics.discrimination import draws_needed, expected_draws, false_alarm, log_likelihood_ratios
+from helpers.diagnostics.rows import kl_selectivity, susceptibility
+
+ROW = np.array([0.6, 0.3, 0.1])
+TIE = np.array([0.5, 0.5, 0.0, 0.0])
+
+
+def exact_outcomes(pi, draws):
+    """(L, P_pi, P_u) of every multiset of draws, by enumeration."""
+    for sample in combinations_with_replacement(range(len(pi)), draws):
+        counts = np.bincount(sample, minlength=len(pi))
+        ways = factorial(draws) // prod(factorial(c) for c in counts)
+        yield counts @ np.log(pi * len(pi)), ways * np.prod(pi**counts), ways * len(pi) ** -draws
+
+
+def exact_false_alarm(pi, draws, miss):
+    """The smallest P_u(L >= t) with P_pi(L < t) <= miss."""
+    outcomes = np.array(sorted(exact_outcomes(pi, draws)))
+    below = np.append(0, np.cumsum(outcomes[:, 1])[:-1])
+    first = np.flatnonzero(below <= miss + 1e-12)[-1]
+    return outcomes[outcomes[:, 0] >= outcomes[first, 0] - 1e-12, 2].sum()
+
+
+def test_mean_and_variance():
+    """Under pi, L / N has mean KL(pi || u), and var(L) / N = Var_pi(log pi)."""
+    ratios = log_likelihood_ratios(ROW, 30, trials=50_000, seed=1)
+    assert ratios.mean() / 30 == pytest.approx(float(kl_selectivity(ROW, normalized=False)), abs=0.003)
+    assert ratios.var() / 30 == pytest.approx(float(susceptibility(ROW, normalized=False)), abs=0.01)
+
+
+def test_change_of_measure():
+    """E_u[exp(L)] = 1 = E_pi[exp(-L)]: L is the log of a density."""
+    assert np.exp(log_likelihood_ratios(ROW, 3, trials=200_000, under_null=True)).mean() == pytest.approx(1, abs=0.02)
+    assert np.exp(-log_likelihood_ratios(ROW, 3, trials=200_000)).mean() == pytest.approx(1, abs=0.02)
+
+
+def test_impossible_draw():
+    """A token of weight 0 rules pi out: L = -inf, in a share 1 - 2^-N of uniform games for a 2-of-4 tie."""
+    ratios = log_likelihood_ratios(TIE, 2, trials=40_000, under_null=True)
+    assert np.isneginf(ratios).mean() == pytest.approx(0.75, abs=0.01)
+    assert ratios[np.isfinite(ratios)] == pytest.approx(2 * np.log(2))
+
+
+@pytest.mark.parametrize("draws", [5, 12])
+def test_false_alarm_exactly(draws):
+    """Importance sampling under pi gives the false alarm that enumerating all outcomes gives."""
+    exact = exact_false_alarm(ROW, draws, 0.1)
+    assert false_alarm(ROW, draws, miss=0.1, trials=100_000) == pytest.approx(exact, rel=0.03)
+
+
+def test_tie_is_exact():
+    """chi = 0: the false alarm of a k-way tie is (k/n)^N, and draws needed are log(1/delta) / KL, rounded up."""
+    assert false_alarm(TIE, 40) == pytest.approx(2.0**-40)
+    assert draws_needed(TIE, 1e-6) == 20
+    assert expected_draws(np.log(2), 0.0, 2.0**-20) == pytest.approx(20)
+
+
+def test_chernoff_stein_rate():
+    """-log(false alarm) / N tends to KL(pi || u) from below, whatever the miss."""
+    kl = float(kl_selectivity(ROW, normalized=False))
+    for miss in (0.05, 0.4):
+        rates = [-np.log(false_alarm(ROW, n, miss=miss)) / n for n in (100, 1000)]
+        assert abs(rates[1] - kl) < abs(rates[0] - kl)
+        assert rates[1] == pytest.approx(kl, rel=0.15)
+
+
+@pytest.mark.parametrize("delta", [1e-6, 1e-24])
+def test_correction(delta):
+    """The finite-size formula with chi predicts the simulated draws to a few per cent."""
+    pi = np.random.default_rng(5).dirichlet(np.full(8, 5.0))
+    kl, chi = (float(f(pi, normalized=False)) for f in (kl_selectivity, susceptibility))
+    assert draws_needed(pi, delta) == pytest.approx(expected_draws(kl, chi, delta), rel=0.05)
+    assert expected_draws(kl, chi, delta) > expected_draws(kl, 0.0, delta) == pytest.approx(-np.log(delta) / kl)
+
+
+def test_same_seed_same_answer():
+    """The simulation is a function of its seed."""
+    assert false_alarm(ROW, 50, seed=3) == false_alarm(ROW, 50, seed=3) != false_alarm(ROW, 50, seed=4)
+
+
+def test_refusals():
+    """Bad input is refused by name."""
+    with pytest.raises(ValueError, match="delta"):
+        draws_needed(ROW, 1.0)
+    with pytest.raises(ValueError, match="uniform"):
+        draws_needed(np.full(4, 0.25), 0.01)
+    with pytest.raises(ValueError, match="sum to 1"):
+        false_alarm([0.5, 0.4], 10)
