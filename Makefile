@@ -22,7 +22,7 @@ run: $(READY)    ## the experiment: MODEL= N= ACTIVE= CONTROL= RECORD= OUT=
 	@$(BIN)/python -m helpers run $(OPTIONS)
 
 test: $(READY_TO_TEST) lint  ## every test: lint, unit, doctest, notebooks
-	@$(BIN)/python tests/run.py
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --nbval --nbval-current-env --nbval-cell-timeout=240 tests helpers notebooks
 
 lint: $(READY_TO_TEST)  ## ruff and mypy
 	@$(BIN)/ruff check .
@@ -33,10 +33,10 @@ lab: $(READY)    ## JupyterLab on the notebooks
 	@$(BIN)/jupyter lab --notebook-dir=notebooks
 
 notebooks: $(READY)  ## re-execute every notebook in place
-	@$(BIN)/python -m helpers.notebooks notebooks/*.ipynb
+	@$(BIN)/python notebooks/refresh.py
 
 bench: $(READY)  ## time and memory of the attention call against named alternatives
-	@$(BIN)/python -m helpers.bench
+	@$(BIN)/python tests/benchmarks/attention.py
 
 demo-model: $(READY)  ## train the demo models again (up to 90 minutes on 2 cores)
 	@$(BIN)/python -m helpers.demo.build

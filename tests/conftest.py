@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -19,3 +20,62 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"the reference data is not in the repository, and {folder} is absent")
     return folder
+
+
+# Models are built once a session. What is heavy to import is imported by the fixture that needs it.
+
+
+@pytest.fixture(scope="session")
+def gpt2_tokenizer(shared: Path) -> Any:
+    """GPT-2's own tokenizer."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(shared / "gpt2_tokenizer")
+
+
+@pytest.fixture(scope="session")
+def words() -> Any:
+    """The demo model's word-level tokenizer."""
+    from helpers.demo.train import build_tokenizer
+
+    return build_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random GPT-2 of 3 layers x 4 heads with the word-level tokenizer, as a Hugging Face folder."""
+    from models import save_tiny_gpt2
+
+    return save_tiny_gpt2(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_folder: Path) -> Any:
+    """The tiny model, loaded."""
+    from helpers import load_model
+
+    return load_model(str(tiny_folder), device="cpu")
+
+
+@pytest.fixture(scope="session")
+def gpt2_like_folder(gpt2_tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random model of GPT-2 small's shape (12 layers x 12 heads, d_model 768) with GPT-2's tokenizer."""
+    from models import save_gpt2
+
+    return save_gpt2(tmp_path_factory.mktemp("models") / "gpt2-like", gpt2_tokenizer, initializer_range=0.03)
+
+
+@pytest.fixture(scope="session")
+def gpt2_like(gpt2_like_folder: Path) -> Any:
+    """The model of GPT-2 small's shape, loaded."""
+    from helpers import load_model
+
+    return load_model(str(gpt2_like_folder), device="cpu")
+
+
+@pytest.fixture(scope="session")
+def hf_gpt2_like(gpt2_like_folder: Path) -> Any:
+    """The same weights loaded by transformers alone, in eager attention."""
+    from transformers import GPT2LMHeadModel
+
+    return GPT2LMHeadModel.from_pretrained(gpt2_like_folder, attn_implementation="eager").eval()

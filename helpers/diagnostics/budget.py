@@ -61,8 +61,6 @@ def beta_for_budget(z: ArrayLike, rho: float, *, null: ArrayLike | None = None) 
         ValueError: if rho is negative or not below `budget_ceiling`, or if z is constant (every beta spends 0).
     """
     ceiling = budget_ceiling(z, null=null)
-    if ceiling == 0:
-        raise ValueError(f"z: these scores are constant, so every beta spends a budget of 0, got rho = {rho}")
     if not 0 <= rho < ceiling:
         raise ValueError(f"rho: expected a budget in [0, {ceiling:.4g}) nats for these scores, got {rho}")
     if budget(z, 0.0, null=null) >= rho:
