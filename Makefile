@@ -2,7 +2,7 @@
 #   make run     the IOI experiment on the demo model: table, statistics, figures, answer
 #   make test    every test
 .DEFAULT_GOAL := help
-.PHONY: help run test lab notebooks bench lint demo-model clean
+.PHONY: help run reproduce test lab notebooks bench lint demo-model clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -20,6 +20,9 @@ help:            ## what there is
 
 run: $(READY)    ## the experiment: MODEL= N= ACTIVE= CONTROL= RECORD= OUT=
 	@$(BIN)/python -m helpers run $(OPTIONS)
+
+reproduce: $(READY)  ## GPT-2 small against every published figure: MODEL= RECORD= OUT=
+	@$(BIN)/python -m helpers reproduce $(OPTIONS)
 
 test: $(READY_TO_TEST) lint  ## every test: lint, unit, doctest, notebooks
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --nbval --nbval-current-env --nbval-cell-timeout=240 tests helpers notebooks

@@ -1,4 +1,4 @@
-"""The main job from the command line: ``python -m helpers run``."""
+"""The main job from the command line: ``python -m helpers run``, and the check of the published result: ``reproduce``."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ import argparse
 import sys
 from pathlib import Path
 
+from helpers.attention.capture import record_attention, tokenize_for
 from helpers.attention.record import AttentionRecord
 from helpers.experiment import analyse
+from helpers.models.load import ModelUnavailable, load_model
 from helpers.prompts.ioi import abc_prompts, ioi_prompts
 from helpers.prompts.prompt import Prompt
+from helpers.reference.circuits import IOI_POST
 from helpers.reference.demo import circuit_of
-from helpers.report import check_out, report, save_results
+from helpers.report import SIDES, check_out, describe, load_records, report, save_results
+from helpers.scorecard import as_text, scorecard, summary
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -19,7 +23,7 @@ def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
         return args.command(args)
-    except (ValueError, OSError, _model_unavailable()) as error:
+    except (ValueError, OSError, ModelUnavailable) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 
@@ -27,30 +31,41 @@ def main(argv: list[str] | None = None) -> int:
 def run(args: argparse.Namespace) -> int:
     """The experiment: two prompt sets through a model (or two saved records), to a report and a results folder."""
     check_out(args.out)
-    active, control = _replay(args.record) if args.record else _measure(args)
-    circuit = None if args.active else circuit_of(active.model)
-    experiment = analyse(active, control, circuit)
+    active, control = load_records(args.record) if args.record else _measure(args)
+    experiment = analyse(active, control, None if args.active else circuit_of(active.model))
     print(report(experiment))
-    print(f"written to {save_results(experiment, args.out)}{'/'}")
+    print(f"written to {save_results(experiment, args.out)}/")
     return 0
+
+
+def reproduce(args: argparse.Namespace) -> int:
+    """The post's protocol on GPT-2 small against every published figure; exit status 0 only if all agree, 1 if not."""
+    check_out(args.out)
+    if args.record:
+        records = active, control = load_records(args.record)
+    else:
+        model = load_model(args.model)
+        records = tuple(
+            record_attention(model, side, query="all", readout=True) for side in (ioi_prompts(), abc_prompts())
+        )
+        active, control = (record.at("END") for record in records)
+    experiment = analyse(active, control, IOI_POST)
+    card = scorecard(experiment)
+    print(f"{describe(experiment)}\n\n{as_text(card)}\n")
+    texts = {"scorecard.csv": card.to_csv(index=False), "scorecard.txt": as_text(card) + "\n\n" + summary(card) + "\n"}
+    print(f"written to {save_results(experiment, args.out, records=records, texts=texts)}/")
+    print(summary(card))
+    return 0 if card.agrees.all() else 1
 
 
 def _measure(args: argparse.Namespace) -> tuple[AttentionRecord, AttentionRecord]:
     if bool(args.active) != bool(args.control):
         raise ValueError("active, control: expected both prompt files or neither, got one")
     prompts: list[list[Prompt | str]] = (
-        [_read(args.active), _read(args.control)]
-        if args.active
-        else [
-            [*ioi_prompts(args.n)],
-            [*abc_prompts(args.n)],
-        ]
+        [_read(args.active), _read(args.control)] if args.active else [[*ioi_prompts(args.n)], [*abc_prompts(args.n)]]
     )
-    from helpers.attention.capture import record_attention, tokenize_for
-    from helpers.models.load import load_model
-
     model = load_model(args.model)
-    for name, side in zip(("active", "control"), prompts, strict=True):
+    for name, side in zip(SIDES, prompts, strict=True):
         try:
             tokenize_for(model, side)
         except ValueError as error:
@@ -59,25 +74,12 @@ def _measure(args: argparse.Namespace) -> tuple[AttentionRecord, AttentionRecord
     return active, control
 
 
-def _replay(folder: Path) -> tuple[AttentionRecord, AttentionRecord]:
-    if (folder / "records").is_dir():
-        folder = folder / "records"
-    active, control = (AttentionRecord.load(folder / f"{name}.safetensors") for name in ("active", "control"))
-    return active, control
-
-
 def _read(path: Path) -> list[Prompt | str]:
     """Prompts of a text file, one a line."""
     try:
-        return list(path.read_text(encoding="utf-8").splitlines())
+        return list(path.read_text(encoding="utf-8-sig").splitlines())
     except UnicodeDecodeError:
         raise ValueError(f"{path}: expected a text file in UTF-8, one prompt a line") from None
-
-
-def _model_unavailable() -> type[Exception]:
-    from helpers.models.load import ModelUnavailable
-
-    return ModelUnavailable
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -91,6 +93,13 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--control", type=Path, help="text file, one prompt a line, instead of the ABC set")
     one.add_argument("--record", type=Path, help="replay the records of an earlier results folder; no model is loaded")
     one.add_argument("--out", type=Path, default=Path("results"), help="folder of the results")
+    two = commands.add_parser(
+        "reproduce", help="compare GPT-2 small with the published result", description=reproduce.__doc__
+    )
+    two.set_defaults(command=reproduce)
+    two.add_argument("--model", default="gpt2-small", help="GPT-2 small, or a folder that holds it")
+    two.add_argument("--record", type=Path, help="replay the records of an earlier results folder; no model is loaded")
+    two.add_argument("--out", type=Path, default=Path("results-gpt2-small"), help="folder of the results")
     return parser
 
 

@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib import rc_context
 
 from helpers.attention.record import AttentionRecord
 from helpers.experiment import Experiment
 from helpers.plots.figures import draw_all
+from helpers.plots.style import RC
 from helpers.reference import published
 from helpers.statistics.ranking import Ranking
 
+SIDES = ("active", "control")
 MARKER = "statistics.json"
 FORMAT = "head-experiment/1"
 
@@ -182,10 +186,22 @@ def _verdict(score: str, r: Ranking) -> str:
     return f"{score} does not tell circuit heads from the others ({numbers})."
 
 
-def save_results(experiment: Experiment, out: str | Path) -> Path:
+def save_results(
+    experiment: Experiment,
+    out: str | Path,
+    *,
+    records: tuple[AttentionRecord, AttentionRecord] | None = None,
+    texts: Mapping[str, str] | None = None,
+) -> Path:
     """Write table, statistics, report, figures (PNG, SVG) and records into a folder, whole or not at all.
 
     An earlier results folder of the same name is replaced as a whole.
+
+    Args:
+        experiment: what to write.
+        out: the folder.
+        records: records to keep instead of the experiment's own, e.g. those of all positions.
+        texts: further text files, name -> content.
 
     Raises:
         ValueError: if ``out`` exists and is not a results folder of ours.
@@ -195,10 +211,17 @@ def save_results(experiment: Experiment, out: str | Path) -> Path:
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:
         new, old = Path(scratch, "new"), Path(scratch, "old")
-        _write(experiment, new)
+        _write(experiment, new, records or (experiment.active, experiment.control))
+        for name, text in (texts or {}).items():
+            (new / name).write_text(text)
         if out.exists():
             out.rename(old)
-        new.rename(out)
+        try:
+            new.rename(out)
+        except BaseException:
+            if old.exists():
+                old.rename(out)
+            raise
     return out
 
 
@@ -213,6 +236,16 @@ def check_out(out: str | Path) -> None:
         )
 
 
+def load_records(folder: str | Path) -> tuple[AttentionRecord, AttentionRecord]:
+    """The two records of a results folder, END rows.
+
+    Raises:
+        FileNotFoundError, ValueError: if there are none, or they are no records.
+    """
+    active, control = (AttentionRecord.load(Path(folder, "records", f"{name}.safetensors")) for name in SIDES)
+    return (active.at("END"), control.at("END")) if active.query == "all" else (active, control)
+
+
 def _is_ours(marker: Path) -> bool:
     try:
         return json.loads(marker.read_text()).get("format") == FORMAT
@@ -220,16 +253,17 @@ def _is_ours(marker: Path) -> bool:
         return False
 
 
-def _write(experiment: Experiment, folder: Path) -> None:
+def _write(experiment: Experiment, folder: Path, records: tuple[AttentionRecord, AttentionRecord]) -> None:
     (folder / "figures").mkdir(parents=True)
     experiment.table.to_csv(folder / "heads.csv", index=False, float_format="%.6g", lineterminator="\n")
     (folder / "report.txt").write_text(report(experiment))
     (folder / MARKER).write_text(json.dumps(_statistics(experiment), indent=1) + os.linesep)
-    experiment.active.save(folder / "records" / "active.safetensors")
-    experiment.control.save(folder / "records" / "control.safetensors")
-    for name, figure in draw_all(experiment).items():
-        figure.savefig(folder / "figures" / f"{name}.png", dpi=160)
-        figure.savefig(folder / "figures" / f"{name}.svg", metadata={"Date": None})
+    for name, record in zip(SIDES, records, strict=True):
+        record.save(folder / "records" / f"{name}.safetensors", compact=True)
+    with rc_context(RC):  # type: ignore[arg-type]
+        for name, figure in draw_all(experiment).items():
+            figure.savefig(folder / "figures" / f"{name}.png")
+            figure.savefig(folder / "figures" / f"{name}.svg", metadata={"Date": None})
 
 
 def _statistics(experiment: Experiment) -> dict:
@@ -240,7 +274,12 @@ def _statistics(experiment: Experiment) -> dict:
         "settings": experiment.active.settings,
         "prompts": {"active": len(experiment.active.prompts), "control": len(experiment.control.prompts)},
         "circuit": experiment.circuit and {"name": experiment.circuit.name, "source": experiment.circuit.source},
-        "rankings": {score: asdict(r) for score, r in experiment.rankings.items()},
-        "correlations": {k: None if np.isnan(v) else float(v) for k, v in experiment.correlations.items()},
+        "rankings": {score: _without_nan(asdict(r)) for score, r in experiment.rankings.items()},
+        "correlations": _without_nan(experiment.correlations.to_dict()),
         "notes": experiment.notes,
     }
+
+
+def _without_nan(numbers: dict[str, float]) -> dict[str, float | None]:
+    """JSON has no NaN."""
+    return {name: None if np.isnan(value) else value for name, value in numbers.items()}

@@ -62,7 +62,7 @@ def gpt2_like_folder(gpt2_tokenizer: Any, tmp_path_factory: pytest.TempPathFacto
     """A random model of GPT-2 small's shape (12 layers x 12 heads, d_model 768) with GPT-2's tokenizer."""
     from models import save_gpt2
 
-    return save_gpt2(tmp_path_factory.mktemp("models") / "gpt2-like", gpt2_tokenizer, initializer_range=0.03)
+    return save_gpt2(tmp_path_factory.mktemp("models") / "gpt2-like", gpt2_tokenizer)
 
 
 @pytest.fixture(scope="session")
@@ -79,3 +79,24 @@ def hf_gpt2_like(gpt2_like_folder: Path) -> Any:
     from transformers import GPT2LMHeadModel
 
     return GPT2LMHeadModel.from_pretrained(gpt2_like_folder, attn_implementation="eager").eval()
+
+
+# An experiment without a model: synthetic records in which the circuit's heads, and no others, sharpen.
+
+
+@pytest.fixture(scope="session")
+def planted() -> Any:
+    """The synthetic experiment with its circuit known."""
+    from models import CIRCUIT, toy_side
+
+    from helpers import analyse
+
+    return analyse(toy_side(seed=1, sharpen=CIRCUIT.heads), toy_side(seed=2), CIRCUIT)
+
+
+@pytest.fixture(scope="session")
+def uncharted(planted: Any) -> Any:
+    """The same records with no circuit known."""
+    from helpers import analyse
+
+    return analyse(planted.active, planted.control)

@@ -24,8 +24,8 @@ CIRCUIT = Circuit(
 )
 
 
-def save_gpt2(folder: Path, tokenizer: Any, *, seed: int = 0, initializer_range: float = 0.05, **config: Any) -> Path:
-    """A random GPT-2 with its tokenizer as a Hugging Face folder; scores are wide enough for rows to be uneven."""
+def save_gpt2(folder: Path, tokenizer: Any, *, seed: int = 0, initializer_range: float = 0.02, **config: Any) -> Path:
+    """A random GPT-2 with its tokenizer as a Hugging Face folder."""
     torch.manual_seed(seed)
     bos = tokenizer.bos_token_id
     model = GPT2LMHeadModel(
@@ -37,10 +37,10 @@ def save_gpt2(folder: Path, tokenizer: Any, *, seed: int = 0, initializer_range:
 
 
 def save_tiny_gpt2(folder: Path, *, seed: int = 0, **config: Any) -> Path:
-    """3 layers x 4 heads, d_model 32, with the demo model's word-level tokenizer and context (64 tokens)."""
+    """3 layers x 4 heads, d_model 32, and wide scores, with the demo tokenizer and context (64)."""
     tokenizer = build_tokenizer()
     shape = {"n_layer": 3, "n_head": 4, "n_embd": 32, "n_positions": N_CTX, "vocab_size": len(tokenizer)}
-    return save_gpt2(folder, tokenizer, seed=seed, initializer_range=0.3, **shape | config)
+    return save_gpt2(folder, tokenizer, seed=seed, initializer_range=0.2, **shape | config)
 
 
 def random_rows(*shape: int, seed: int = 0, spread: float = 1.0) -> Tensor:
@@ -49,7 +49,9 @@ def random_rows(*shape: int, seed: int = 0, spread: float = 1.0) -> Tensor:
     return (spread * torch.randn(*shape, generator=generator, dtype=torch.float64)).softmax(-1).float()
 
 
-def causal_rows(lengths: Sequence[int], n_layers: int = 2, n_heads: int = 3, *, window: int = 0, seed: int = 0) -> Tensor:
+def causal_rows(
+    lengths: Sequence[int], n_layers: int = 2, n_heads: int = 3, *, window: int = 0, seed: int = 0
+) -> Tensor:
     """Rows of every query, ``(prompt, layer, head, query, key)``: query t weighs keys 0 … t (or the last ``window``)."""
     longest = max(lengths)
     generator = torch.Generator().manual_seed(seed)
@@ -66,21 +68,23 @@ def toy_prompt(length: int, number: int = 0, **positions: int) -> TokenizedPromp
     """A prompt of made-up tokens with BOS, END and the positions given; different numbers make different prompts."""
     ids = (0, *(1 + (number * 31 + i) % 997 for i in range(length - 1)))
     tokens = ("<bos>", *(f" t{i}" for i in ids[1:]))
-    return TokenizedPrompt(
-        Prompt(f"toy {number}"), ids, tokens, {"BOS": 0, **positions, "END": length - 1}
-    )
+    return TokenizedPrompt(Prompt(f"toy {number}"), ids, tokens, {"BOS": 0, **positions, "END": length - 1})
 
 
-def toy_record(rows: Tensor, *, query: str = "END", lengths: Sequence[int] | None = None, **fields: Any) -> AttentionRecord:
+def toy_record(
+    rows: Tensor, *, query: str = "END", lengths: Sequence[int] | None = None, **fields: Any
+) -> AttentionRecord:
     """A record of the given rows, with made-up prompts (of full length unless given)."""
     lengths = lengths or [rows.shape[-1]] * len(rows)
     prompts = [toy_prompt(length, number) for number, length in enumerate(lengths)]
     return AttentionRecord(prompts, rows, query, fields.pop("model", "toy"), **fields)
 
 
-def toy_side(*, seed: int, sharpen: Sequence[tuple[int, int]] = (), factor: float = 2.0, n: int = 20) -> AttentionRecord:
-    """A record of `LAYERS` x `HEADS` heads on ``n`` prompts; the heads in ``sharpen`` have ``factor`` times the scores."""
+def toy_side(
+    *, seed: int, sharpen: Sequence[tuple[int, int]] = (), factor: float = 2.0, n: int = 20, **fields: Any
+) -> AttentionRecord:
+    """A record of `LAYERS` x `HEADS` heads on ``n`` prompts; heads in ``sharpen`` have ``factor`` times the scores."""
     scores = torch.from_numpy(np.random.default_rng(seed).normal(size=(n, LAYERS, HEADS, KEYS)))
     for layer, head in sharpen:
         scores[:, layer, head] *= factor
-    return toy_record(scores.softmax(-1).float())
+    return toy_record(scores.softmax(-1).float(), **fields)

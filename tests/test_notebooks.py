@@ -22,7 +22,9 @@ def problems(cells: list[Any]) -> list[str]:
     found = []
     if [cell.execution_count for cell in cells] != list(range(1, len(cells) + 1)):
         found.append(f"execution counts {[cell.execution_count for cell in cells]}")
-    found += [f"error in cell {cell.execution_count}" for cell in cells for o in cell.outputs if o.output_type == "error"]
+    found += [
+        f"error in cell {cell.execution_count}" for cell in cells for o in cell.outputs if o.output_type == "error"
+    ]
     return found
 
 

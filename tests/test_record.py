@@ -157,8 +157,35 @@ def test_cut_file(full: AttentionRecord, tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     full.save(path)
     path.write_bytes(path.read_bytes()[:-40])
-    with pytest.raises(ValueError, match="^path: expected an attention record"):
+    with pytest.raises(ValueError, match=r"^path: expected an attention record"):
         AttentionRecord.load(path)
+
+
+# Compact files
+
+
+@pytest.mark.parametrize("window", [0, 2])
+def test_compact_files(window: int, tmp_path: Path) -> None:
+    """compact: END rows bit by bit, earlier rows to float16's 2^-11 and summing to 1, absent ones 0; a smaller file."""
+    lengths = [30, 30, 21]
+    rows = causal_rows(lengths, window=window)
+    prompts = [toy_prompt(length, i, S2=length - 4) for i, length in enumerate(lengths)]
+    record = AttentionRecord(prompts, rows, "all", "toy", {"dtype": "float32"}, (window, window), readout(3))
+    record.save(tmp_path / "full")
+    record.save(tmp_path / "compact", compact=True)
+    back = AttentionRecord.load(tmp_path / "compact")
+    assert (tmp_path / "compact").stat().st_size < 0.45 * (tmp_path / "full").stat().st_size
+    assert_same(back.at("END"), record.at("END"))
+    torch.testing.assert_close(back.rows, rows, rtol=2**-10, atol=1e-7)
+    torch.testing.assert_close(back.rows.sum(-1), rows.sum(-1), rtol=0, atol=1e-6)
+    assert not back.rows[rows == 0].any()
+    assert not torch.equal(back.rows, rows)
+
+
+def test_compact_leaves_single_positions_alone(full: AttentionRecord, tmp_path: Path) -> None:
+    """A record of one position has nothing to compact: it comes back bit by bit."""
+    full.save(tmp_path / "a", compact=True)
+    assert_same(AttentionRecord.load(tmp_path / "a"), full)
 
 
 # Shape
@@ -235,7 +262,7 @@ def test_end_rows_see_their_whole_prompt() -> None:
 
 def test_query_t_sees_t_plus_one_keys() -> None:
     """Without windows the mask of all queries is lower triangular; absent queries of a shorter prompt see nothing."""
-    visible = toy_record(causal_rows([5, 3]), query="all").visible().expand(2, 2, 3, 5, 5)
+    visible = toy_record(causal_rows([5, 3]), query="all", lengths=[5, 3]).visible().expand(2, 2, 3, 5, 5)
     triangle = torch.ones(5, 5, dtype=torch.bool).tril()
     assert torch.equal(visible[0], triangle.expand(2, 3, 5, 5))
     assert visible[1].sum(-1)[0, 0].tolist() == [1, 2, 3, 0, 0]
@@ -244,17 +271,17 @@ def test_query_t_sees_t_plus_one_keys() -> None:
 
 def test_a_named_position_sees_keys_up_to_itself() -> None:
     """At position t of its own prompt a row sees t + 1 keys."""
-    record = AttentionRecord(
-        [toy_prompt(6, 0, S2=4), toy_prompt(4, 1, S2=1)], random_rows(2, 2, 3, 6), "S2", "toy"
-    )
+    record = AttentionRecord([toy_prompt(6, 0, S2=4), toy_prompt(4, 1, S2=1)], random_rows(2, 2, 3, 6), "S2", "toy")
     assert record.visible().sum(-1).expand(2, 2, 3)[:, 0, 0].tolist() == [5, 2]
 
 
 @pytest.mark.parametrize("query", ["all", "END"])
 def test_windows(query: str) -> None:
     """With a window w a layer's query t sees the min(w, t + 1) keys that end at t; other layers see all t + 1."""
-    record = toy_record(causal_rows([5]), query="all", windows=(0, 2)).at("END") if query == "END" else toy_record(
-        causal_rows([5]), query="all", windows=(0, 2)
+    record = (
+        toy_record(causal_rows([5]), query="all", windows=(0, 2)).at("END")
+        if query == "END"
+        else toy_record(causal_rows([5]), query="all", windows=(0, 2))
     )
     visible = record.visible().expand(record.rows.shape)
     for layer, window in ((0, 5), (1, 2)):

@@ -16,7 +16,7 @@ from helpers.prompts.ioi import abc_prompt, abc_prompts, ioi_prompt, ioi_prompts
 from helpers.prompts.prompt import Prompt
 from helpers.prompts.tokens import by_length, compare_notes, notes, tokenize
 
-LONG_NAME = "Siobhan"  # two or more tokens in GPT-2's vocabulary
+LONG_NAME = "Siobhan"  # three tokens, " Si", "ob" and "han", in GPT-2's vocabulary
 
 
 # The published prompts in GPT-2's tokens
@@ -67,7 +67,10 @@ def test_minimal_pairs_differ_in_one_token(gpt2_tokenizer: Any) -> None:
 def test_word_level_tokens(words: Any) -> None:
     """The demo tokenizer: one token a word or mark, so the same 15 tokens, without spaces in them."""
     (found,) = tokenize(["When Mary and John went to the store, John gave a drink to"], words)
-    assert found.tokens == (BOS, *"When Mary and John went to the store , John gave a drink to".split())
+    assert found.tokens == (
+        BOS,
+        *["When", "Mary", "and", "John", "went", "to", "the", "store", ",", "John", "gave", "a", "drink", "to"],
+    )
     assert found.ids == tuple(vocabulary().index(token) for token in found.tokens)
     assert found.positions == {"BOS": 0, "END": 14}
 
@@ -112,9 +115,11 @@ def test_refuses_a_prompt_by_its_number(number: int, text: str, sentence: str, w
 
 def test_refuses_a_name_of_several_tokens(gpt2_tokenizer: Any) -> None:
     """A name that GPT-2 splits is refused, naming the position, the name and the number of its tokens."""
-    assert len(gpt2_tokenizer(f" {LONG_NAME}")["input_ids"]) == 2
+    assert len(gpt2_tokenizer(f" {LONG_NAME}")["input_ids"]) == 3
     prompts = [ioi_prompt("ABBA", 0, "Mary", "John"), ioi_prompt("ABBA", 0, "Mary", LONG_NAME)]
-    with pytest.raises(ValueError, match=r"^prompt 2: expected a name that is one token at S1, got 'Siobhan', which is 2"):
+    with pytest.raises(
+        ValueError, match=r"^prompt 2: expected a name that is one token at S1, got 'Siobhan', which is 3 tokens"
+    ):
         tokenize(prompts, gpt2_tokenizer)
 
 
@@ -137,6 +142,17 @@ def test_tokenizer_without_bos(words: Any) -> None:
         tokenize([""], plain)
     (found,) = tokenize(["Mary saw"], plain, prepend_bos=False)
     assert found.tokens == ("Mary", "saw")
+
+
+def test_tokenizer_that_knows_nothing() -> None:
+    """A text of which no token is left (as with a tokenizer without its vocabulary) is refused, not read as BOS alone."""
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    empty = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE({BOS: 0}, [])), bos_token=BOS)
+    assert empty(GOOD)["input_ids"] == []
+    with pytest.raises(ValueError, match=r"^prompt 1: "):
+        tokenize([GOOD], empty)
 
 
 def test_no_prompts(words: Any) -> None:

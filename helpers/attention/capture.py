@@ -58,6 +58,8 @@ def record_attention(
         ValueError: one sentence, before anything is computed, if a prompt is unusable (see `tokenize`) or lacks the
             query position.
     """
+    if batch_size < 1:
+        raise ValueError(f"batch_size: expected at least 1 prompt a forward pass, got {batch_size}")
     tokenized = tokenize_for(model, prompts, prepend_bos=prepend_bos)
     rows = _empty_rows(model, tokenized, query)
     answers = {i: _answer_ids(model.tokenizer, p.prompt) for i, p in enumerate(tokenized)} if readout else {}
@@ -79,13 +81,14 @@ def record_attention(
 
 def _empty_rows(model: TransformerBridge, prompts: Sequence[TokenizedPrompt], query: str) -> Tensor:
     longest = max(map(len, prompts))
+    shape = (len(prompts), model.cfg.n_layers, model.cfg.n_heads)
     if query == "all":
-        return torch.zeros(len(prompts), model.cfg.n_layers, model.cfg.n_heads, longest, longest)
+        return torch.zeros(*shape, longest, longest, dtype=model.cfg.dtype)
     for number, prompt in enumerate(prompts, 1):
         if query not in prompt.positions:
             named = ", ".join(prompt.positions)
             raise ValueError(f"query: prompt {number} has the positions {named}, got {query!r}")
-    return torch.zeros(len(prompts), model.cfg.n_layers, model.cfg.n_heads, longest)
+    return torch.zeros(*shape, longest, dtype=model.cfg.dtype)
 
 
 def _forward(

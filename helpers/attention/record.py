@@ -111,8 +111,14 @@ class AttentionRecord:
         prompts = [self.prompts[i] for i in indices]
         return AttentionRecord(prompts, self.rows[chosen], self.query, self.model, self.settings, self.windows, readout)
 
-    def save(self, path: str | Path) -> None:
-        """Write the record to one safetensors file, whole or not at all."""
+    def save(self, path: str | Path, *, compact: bool = False) -> None:
+        """Write the record to one safetensors file, whole or not at all.
+
+        Args:
+            path: the file.
+            compact: for a record of all query positions, keep END rows exactly and the rows before it in float16
+                (a third of the size); loading gives them back as rows that sum to 1.
+        """
         path = Path(path)
         about = {
             "format": FORMAT,
@@ -122,7 +128,8 @@ class AttentionRecord:
             "settings": self.settings,
             "windows": self.windows,
         }
-        tensors = {"rows": self.rows} | (vars(self.readout) if self.readout else {})
+        tensors = self._packed() if compact and self.query == "all" else {"rows": self.rows}
+        tensors |= vars(self.readout) if self.readout else {}
         part = path.with_name(f".{path.name}.{os.getpid()}.part")
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -132,6 +139,11 @@ class AttentionRecord:
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
+
+    def _packed(self) -> dict[str, Tensor]:
+        """END rows, and the lower triangle (query >= key) of all rows in float16."""
+        query, key = torch.tril_indices(*self.rows.shape[-2:])
+        return {"end": self.at("END").rows, "triangle": self.rows[..., query, key].half()}
 
     @classmethod
     def load(cls, path: str | Path) -> AttentionRecord:
@@ -147,14 +159,31 @@ class AttentionRecord:
             with safe_open(str(path), framework="pt") as file:
                 about = json.loads((file.metadata() or {})["about"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, KeyError, json.JSONDecodeError):
-            raise ValueError(f"path: expected an attention record, got {str(path)!r}") from None
-        if about.pop("format", None) != FORMAT:
-            raise ValueError(f"path: expected an attention record of format {FORMAT}, got {str(path)!r}")
-        prompts = [_prompt_from(p) for p in about.pop("prompts")]
-        rows = tensors.pop("rows")
-        windows = tuple(about.pop("windows"))
-        return cls(prompts, rows, windows=windows, readout=Readout(**tensors) if tensors else None, **about)
+            return _record_from(about, tensors)
+        except (SafetensorError, KeyError, TypeError, AttributeError, ValueError):
+            raise ValueError(f"path: expected an attention record of format {FORMAT}, got {str(path)!r}") from None
+
+
+def _record_from(about: dict[str, Any], tensors: dict[str, Tensor]) -> AttentionRecord:
+    if about["format"] != FORMAT:
+        raise ValueError(about["format"])
+    prompts = [_prompt_from(p) for p in about["prompts"]]
+    rows = tensors.pop("rows") if "rows" in tensors else _unpacked(tensors.pop("triangle"), tensors.pop("end"), prompts)
+    readout = Readout(**tensors) if tensors else None
+    fields = (about["query"], about["model"], about["settings"], tuple(about["windows"]))
+    return AttentionRecord(prompts, rows, *fields, readout)
+
+
+def _unpacked(triangle: Tensor, end: Tensor, prompts: Sequence[TokenizedPrompt]) -> Tensor:
+    """What `AttentionRecord._packed` packed: rows of sum 1, those of END exactly as they were."""
+    longest = end.shape[-1]
+    rows = torch.zeros(*triangle.shape[:-1], longest, longest)
+    query, key = torch.tril_indices(longest, longest)
+    rows[..., query, key] = triangle.float()
+    rows = (rows / rows.sum(-1, keepdim=True).clamp_min(torch.finfo(rows.dtype).tiny)).to(end.dtype)
+    for number, prompt in enumerate(prompts):
+        rows[number, :, :, prompt.position("END")] = end[number]
+    return rows
 
 
 def _prompt_from(saved: dict[str, Any]) -> TokenizedPrompt:

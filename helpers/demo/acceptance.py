@@ -95,7 +95,7 @@ def _kinds(model: TransformerBridge) -> dict[str, float]:
     for kind in MIXTURE:
         if kind in (ioi, abc):
             continue
-        sentences = [s for s in _sample(kind, rng) if s.scored]
+        sentences = [s for s in _sample(kind, rng) if s.is_determined]
         if sentences:
             said = _ask(model, [Prompt(s.prompt, answer=s.answer) for s in sentences])
             scores[kind.__name__] = said.correct.mean().item()

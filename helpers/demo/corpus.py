@@ -11,7 +11,7 @@ import itertools
 import random
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from helpers.prompts.ioi import FRAMES, NAMES, abc_prompt, abc_prompts, ioi_prompt, ioi_prompts
@@ -77,17 +77,28 @@ KINDS_OF_THING = {
 class Sentence:
     """A sentence split where the model is asked: ``prompt`` -> ``answer``, then ``rest``.
 
-    ``answer`` is empty where nothing determines a next word, and ``scored`` says whether it is the one right word.
+    ``answer`` is empty where nothing determines a next word. ``other`` is a second answer that is exactly as good; such
+    a sentence always enters training with both, so that no order of names can be preferred by accident.
     """
 
     prompt: str
     answer: str = ""
     rest: str = "."
-    scored: bool = True
+    other: str = ""
 
     @property
     def text(self) -> str:
         return " ".join(part for part in (self.prompt, self.answer, self.rest) if part)
+
+    @property
+    def mirrored(self) -> Sentence:
+        """The same sentence with the other answer, if it has one."""
+        return replace(self, answer=self.other, other=self.answer) if self.other else self
+
+    @property
+    def is_determined(self) -> bool:
+        """Whether there is one right next word."""
+        return bool(self.answer) and not self.other
 
 
 @cache
@@ -125,9 +136,14 @@ def ioi(rng: random.Random) -> Sentence:
 
 
 def abc(rng: random.Random) -> Sentence:
-    """When Mary and John went to the store, Kate gave a drink to -> Mary or John, a fair coin"""
+    """When Mary and John went to the store, Kate gave a drink to -> them; or Mary; or John
+
+    Half of the time "them". Without it the answer could be had without noticing a repetition (weigh the names of the
+    first clause, subtract the giver), and nothing would have to switch on when a name repeats.
+    """
     frame, (a, b, c) = _frame_and_names(rng, 3)
-    return Sentence(abc_prompt(frame, a, b, c, frames=ALL_FRAMES).text, rng.choice((a, b)), scored=False)
+    prompt = abc_prompt(frame, a, b, c, frames=ALL_FRAMES).text
+    return Sentence(prompt, "them") if rng.random() < 0.5 else Sentence(prompt, a, other=b)
 
 
 def repeated_list(rng: random.Random) -> Sentence:
@@ -140,7 +156,7 @@ def repeated_list(rng: random.Random) -> Sentence:
 def distinct_list(rng: random.Random) -> Sentence:
     """red cup Mary lamp park ring (nothing repeats, nothing can be predicted)"""
     words = rng.sample(OBJECTS + PLACES + ADJECTIVES + ALL_NAMES, rng.randint(6, 18))
-    return Sentence(" ".join(words), scored=False)
+    return Sentence(" ".join(words))
 
 
 def ownership(rng: random.Random) -> Sentence:
@@ -148,7 +164,7 @@ def ownership(rng: random.Random) -> Sentence:
     a, b = rng.sample(ALL_NAMES, 2)
     mine, yours = rng.sample(OBJECTS, 2)
     if rng.random() < 0.2:
-        return Sentence(ownership_text(a, b, mine, mine, mine), rng.choice((a, b)), scored=False)
+        return Sentence(ownership_text(a, b, mine, mine, mine), a, other=b)
     owner, thing = rng.choice(((a, mine), (b, yours)))
     return Sentence(ownership_text(a, b, mine, yours, thing), owner)
 
@@ -197,10 +213,7 @@ def story(rng: random.Random) -> Sentence:
     thing = f"{rng.choice(ADJECTIVES)} {rng.choice(OBJECTS)}"
     start, end = rng.sample(PLACES, 2)
     verb = rng.choice(("found", "bought", "saw", "left"))
-    return Sentence(
-        f"{rng.choice(ALL_NAMES)} {verb} {article(thing)} {thing} in the {start} and took it to the {end}",
-        scored=False,
-    )
+    return Sentence(f"{rng.choice(ALL_NAMES)} {verb} {article(thing)} {thing} in the {start} and took it to the {end}")
 
 
 def article(noun: str) -> str:
@@ -209,9 +222,9 @@ def article(noun: str) -> str:
 
 MIXTURE: dict[Callable[[random.Random], Sentence], float] = {
     ioi: 0.25,
-    abc: 0.10,
+    abc: 0.12,
     repeated_list: 0.15,
-    distinct_list: 0.05,
+    distinct_list: 0.03,
     ownership: 0.14,
     whereabouts: 0.10,
     counting: 0.05,
@@ -221,10 +234,18 @@ MIXTURE: dict[Callable[[random.Random], Sentence], float] = {
 }
 
 
-def document(rng: random.Random, n_sentences: int) -> str:
-    """``n_sentences`` independent sentences of kinds drawn from `MIXTURE`."""
-    kinds = rng.choices(list(MIXTURE), weights=list(MIXTURE.values()), k=n_sentences)
-    return " ".join(kind(rng).text for kind in kinds)
+def documents(rng: random.Random, count: int, n_sentences: int) -> list[str]:
+    """``count`` documents of ``n_sentences`` independent sentences of kinds drawn from `MIXTURE`.
+
+    A document with an open answer is followed by its mirror image, which gives the other answer.
+    """
+    found: list[str] = []
+    while len(found) < count:
+        kinds = rng.choices(list(MIXTURE), weights=list(MIXTURE.values()), k=n_sentences)
+        sentences = [kind(rng) for kind in kinds]
+        one, other = (" ".join(s.text for s in side) for side in (sentences, [s.mirrored for s in sentences]))
+        found += [one] if one == other else [one, other]
+    return found[:count]
 
 
 def split_words(text: str) -> list[str]:

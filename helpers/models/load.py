@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +35,11 @@ class ModelUnavailable(RuntimeError):
 
 
 def load_model(
-    name: str = "demo", *, device: str | None = None, dtype: str | torch.dtype = "float32"
+    name: str = "demo",
+    *,
+    device: str | None = None,
+    dtype: str | torch.dtype = "float32",
+    device_map: str | dict[str, Any] | None = None,
 ) -> TransformerBridge:
     """Load a model, ready for `record_attention`.
 
@@ -43,6 +48,8 @@ def load_model(
             path of a folder with config.json, safetensors weights and a tokenizer.
         device: ``"cpu"``, ``"cuda"``, …; default: CUDA if there is one, else the CPU.
         dtype: ``"float32"``, ``"bfloat16"`` or ``"float16"``.
+        device_map: instead of ``device``, how Hugging Face accelerate spreads a model over several devices
+            (``"auto"``, ``"balanced"``, or a map from modules to devices).
 
     Returns:
         A `TransformerBridge` in evaluation mode, without gradients; ``model.cfg.model_name`` is ``name``. Weights
@@ -55,14 +62,14 @@ def load_model(
     """
     dtype = _dtype(dtype)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    source = ALIASES.get(name, name)
+    source = str(Path(name).expanduser()) if name.startswith("~") else ALIASES.get(name, name)
     with _no_progress_bars():
-        hf_model, tokenizer = _from_pretrained(name, source, dtype)
+        hf_model, tokenizer = _from_pretrained(name, source, dtype, device_map or device)
         from transformer_lens.model_bridge import TransformerBridge
 
         try:
             model = TransformerBridge.boot_transformers(
-                source, hf_model=hf_model.to(device), tokenizer=tokenizer, device=device, dtype=dtype
+                source, hf_model=hf_model, tokenizer=tokenizer, device=None if device_map else device, dtype=dtype
             )
         except (ValueError, NotImplementedError, KeyError) as error:
             reason = str(error).splitlines()[0]
@@ -82,7 +89,7 @@ def _dtype(dtype: str | torch.dtype) -> torch.dtype:
     return DTYPES[str(dtype)]
 
 
-def _from_pretrained(name: str, source: str, dtype: torch.dtype) -> tuple[Any, Any]:
+def _from_pretrained(name: str, source: str, dtype: torch.dtype, placement: str | dict[str, Any]) -> tuple[Any, Any]:
     """The Hugging Face model and tokenizer: from disk if they are there, else from the hub if it answers."""
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
@@ -92,12 +99,14 @@ def _from_pretrained(name: str, source: str, dtype: torch.dtype) -> tuple[Any, A
         _check_architecture(name, config)
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, local_files_only=local)
         model = AutoModelForCausalLM.from_pretrained(
-            source, config=config, dtype=dtype, use_safetensors=True, trust_remote_code=False,
+            source, config=config, dtype=dtype, device_map=placement, use_safetensors=True, trust_remote_code=False,
             local_files_only=local, attn_implementation="eager",
         )  # fmt: skip
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelUnavailable(f"model {name!r}: cannot be loaded from {source!r}: {reason}") from error
+    if not tokenizer("a", add_special_tokens=False)["input_ids"]:
+        raise ModelUnavailable(f"model {name!r}: there is no tokenizer beside the weights in {source!r}")
     return model, tokenizer
 
 
@@ -113,7 +122,7 @@ def _is_local(name: str, source: str) -> bool:
 
 
 def _looks_like_a_path(source: str) -> bool:
-    return source.startswith(("/", ".", "~")) or source.count("/") > 1
+    return source.startswith(("/", ".")) or source.count("/") > 1
 
 
 def _is_cached(source: str) -> bool:
@@ -145,12 +154,13 @@ def _on_the_hub(name: str, source: str) -> bool:
 
 
 def _check_architecture(name: str, config: Any) -> None:
+    """Refuse encoders and models without attention heads, before any weight is read."""
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
-    if getattr(config, "is_encoder_decoder", False) or type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        raise ModelUnavailable(
-            f"model {name!r}: expected a causal (decoder-only) language model, got a {config.model_type!r} model"
-        )
+    causal = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].__name__ if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING else None
+    if causal not in (config.architectures or []):
+        kind = ", ".join(config.architectures or [config.model_type])
+        raise ModelUnavailable(f"model {name!r}: expected a causal (decoder-only) language model, got {kind}")
     if not getattr(config, "num_attention_heads", None):
         raise ModelUnavailable(f"model {name!r}: a {config.model_type!r} model has no attention heads to look at")
 

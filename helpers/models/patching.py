@@ -63,6 +63,8 @@ def patch_heads(
 
     Source: Wang et al. 2022; Heimersheim & Nanda 2024 (arXiv:2404.15255) for the two directions.
     """
+    if batch_size < 1:
+        raise ValueError(f"batch_size: expected at least 1 pair a forward pass, got {batch_size}")
     pairs = _Pairs(model, clean, corrupt, position)
     n_layers, n_heads = model.cfg.n_layers, model.cfg.n_heads
     unpatched: dict[str, list[Tensor]] = {"clean": [], "corrupt": []}

@@ -28,7 +28,7 @@ def one_head(experiment: Experiment, head: Head | None = None) -> Figure:
     if n := common_n(experiment):
         plot_attainable(ax, n)
     plot_head(ax, experiment, layer, number)
-    label_plane(ax).legend(loc="upper left", fontsize=9)
+    label_plane(ax, common_n(experiment)).legend(loc="upper left", fontsize=9)
     ax.set_title(f"Head {head_name(layer, number)} of {experiment.active.model}: "
                  f"ΔKL = {row.d_kl:+.3f}, Δχ = {row.d_chi:+.3f}")  # fmt: skip
     return fig

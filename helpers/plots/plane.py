@@ -23,10 +23,16 @@ def plot_attainable(ax: Axes, n: int, *, label: bool = True) -> Axes:
     return ax
 
 
-def label_plane(ax: Axes) -> Axes:
-    """Axis labels and the fixed ranges of the normalised plane."""
-    ax.set(xlabel=KL_LABEL, ylabel=CHI_LABEL, xlim=(-0.02, 1.02), ylim=(-0.01, 0.40))
+def label_plane(ax: Axes, n: int | None = None) -> Axes:
+    """Axis labels, and ranges that hold every attainable row over n keys."""
+    ax.set(xlabel=KL_LABEL, ylabel=CHI_LABEL, **plane_ranges(n))
     return ax
+
+
+def plane_ranges(n: int | None = None) -> dict[str, tuple[float, float]]:
+    """Ranges of the normalised plane: chi to 0.40, or higher where fewer than nine keys reach higher."""
+    top = 0.40 if n is None or n < 2 else max(0.40, 1.1 * float(upper_curve(n)[1].max()))
+    return {"xlim": (-0.02, 1.02), "ylim": (-0.01, top)}
 
 
 def plot_head(ax: Axes, experiment: Experiment, layer: int, head: int, *, size: float = 14) -> Axes:
@@ -58,7 +64,7 @@ def plot_head_grid(
         ax.set_title(
             f"{head_name(layer, head)} {role if role != 'other' else ''}", fontsize=8.5, color=role_colour(role)
         )
-        ax.set(xlim=(-0.02, 1.02), ylim=(-0.01, 0.40))
+        ax.set(**plane_ranges(n))
         ax.tick_params(labelsize=8)
     for ax in grid[len(heads) :]:
         ax.set_axis_off()
@@ -83,7 +89,7 @@ def plot_shift_arrows(ax: Axes, table: pd.DataFrame, *, n: int | None = None, la
                 textcoords="offset points", color=role_colour(row.role),
             )  # fmt: skip
     _role_legend(ax, table.role.unique())
-    return label_plane(ax)
+    return label_plane(ax, n)
 
 
 def _arrow(ax: Axes, row: pd.Series, *, colour: str, alpha: float = 1.0, width: float = 1.4) -> None:

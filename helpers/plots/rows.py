@@ -6,12 +6,17 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.patheffects import withStroke
 from numpy.typing import ArrayLike
 
 from helpers.plots.style import BLACK, GREY, ORANGE, SKY
 
 #: What tokenizers call the token in front of a prompt, and what a reader should see.
 READABLE = {"<|endoftext|>": "BOS", "<|begin_of_text|>": "BOS", "<s>": "BOS", "<bos>": "BOS"}
+
+#: Colours of points by their weight on the sink: black for none, the colour of the sink's bars for all.
+SINK_COLOURS = LinearSegmentedColormap.from_list("sink", [BLACK, SKY])
 
 
 def token_strips(
@@ -23,7 +28,7 @@ def token_strips(
     print_from: float = 0.05,
     size: float = 8,
 ) -> Axes:
-    """Attention rows as strips of tokens, each token shaded by its weight (0 white, 1 darkest).
+    """Attention rows as strips of tokens, each token shaded by its weight (0 lightest, 1 darkest).
 
     Args:
         rows: weights, shape ``(row, key)``; a shorter row is padded with zeros.
@@ -90,12 +95,12 @@ def sink_bars(
 def number_points(ax: Axes, kl: ArrayLike, chi: ArrayLike, *, size: float = 9.5) -> Axes:
     """Circle points of the plane and number them from 1, in the order given."""
     places = np.column_stack([np.asarray(kl, dtype=float), np.asarray(chi, dtype=float)])
-    ax.plot(*places.T, "o", ms=8, mfc="none", mec=BLACK, mew=1.3, label="_numbered")
+    ax.plot(*places.T, "o", ms=8, mfc="none", mec=BLACK, mew=1.3, zorder=4, label="_numbered")
     for number, (x, y) in enumerate(places, 1):
         left = x > 0.95
         ax.annotate(
             str(number), (x, y), (-7 if left else 7, 5), textcoords="offset points", fontsize=size, weight="bold",
-            ha="right" if left else "left",
+            ha="right" if left else "left", zorder=5, path_effects=[withStroke(linewidth=2.5, foreground="white")],
         )  # fmt: skip
     return ax
 

@@ -77,6 +77,8 @@ def _tokenize_one(prompt: Prompt, tokenizer: Any, bos: int | None, max_length: i
         raise ValueError("expected a text, got an empty prompt")
     encoded = tokenizer(prompt.text, add_special_tokens=False, return_offsets_mapping=True)
     ids, offsets = list(encoded["input_ids"]), encoded["offset_mapping"]
+    if not ids:
+        raise ValueError(f"the tokenizer makes no token of {prompt.text!r}")
     _check_special_tokens(prompt.text, ids, offsets, tokenizer, bos)
     shift = 0 if bos is None else 1
     ids = ids if bos is None else [bos, *ids]
@@ -85,7 +87,7 @@ def _tokenize_one(prompt: Prompt, tokenizer: Any, bos: int | None, max_length: i
     positions = {} if bos is None else {"BOS": 0}
     for name, span in prompt.spans.items():
         positions[name] = shift + _token_at(prompt, name, span, offsets)
-    if "S1" in positions:
+    if "S1" in positions and positions["S1"] + 1 < len(ids):
         positions["S1+1"] = positions["S1"] + 1
     positions["END"] = len(ids) - 1
     return TokenizedPrompt(prompt, tuple(ids), tuple(readable(tokenizer, i) for i in ids), positions)
@@ -138,7 +140,8 @@ def notes(prompts: Sequence[TokenizedPrompt]) -> list[str]:
 def compare_notes(active: Sequence[TokenizedPrompt], control: Sequence[TokenizedPrompt]) -> list[str]:
     """`notes` of two sets that will be compared, the difference between their lengths included."""
     said = [f"{name} set: {note}" for name, side in (("Active", active), ("Control", control)) for note in notes(side)]
-    if not said and len(active[0]) != len(control[0]):
+    lengths = [{len(p) for p in side} for side in (active, control)]
+    if lengths[0] != lengths[1] and len(lengths[0]) == len(lengths[1]) == 1:
         said.append(
             f"Active prompts have {len(active[0])} tokens and control prompts {len(control[0])}: n differs between "
             "the sets and confounds KL and chi."

@@ -53,7 +53,7 @@ def rank_heads(
     Returns:
         `Ranking`: one-sided Mann-Whitney U and p (circuit > other); AUROC = U / (n_circuit n_other) with a percentile
         bootstrap interval over heads (each group resampled); AUROC of the layer index alone; within-layer AUROC (only
-        pairs of one layer count) and the p of 20,000 label permutations inside layers; means and sample sds.
+        pairs of one layer count) and the p of 20,000 label permutations inside layers; means and population sds (as the post prints them).
 
     Raises:
         ValueError: if lengths differ, a score is not finite, or a group has fewer than two heads.
@@ -76,9 +76,9 @@ def rank_heads(
         within_auroc=within,
         within_p=within_p,
         mean_circuit=float(circuit.mean()),
-        sd_circuit=float(circuit.std(ddof=1)),
+        sd_circuit=float(circuit.std()),
         mean_other=float(other.mean()),
-        sd_other=float(other.std(ddof=1)),
+        sd_other=float(other.std()),
     )
 
 

@@ -25,10 +25,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from models import save_gpt2  # noqa: E402
+from models import save_gpt2
 
-from helpers.demo.train import build_tokenizer  # noqa: E402
-from helpers.prompts.ioi import NAMES  # noqa: E402
+from helpers.demo.train import build_tokenizer
+from helpers.prompts.ioi import NAMES
 
 ROUNDS, PROMPTS, LENGTH, BATCH = 5, 100, 15, 32
 
@@ -89,7 +89,10 @@ def report(times: dict[str, list[float]], peaks: dict[str, int]) -> None:
     print(f"random GPT-2-small-shaped model, {PROMPTS} prompts of {LENGTH} tokens, {torch.get_num_threads()} threads")
     for name, seconds in times.items():
         print(f"{name:6} median {statistics.median(seconds):6.2f} s   peak memory of the process {peaks[name]:5} MB")
-    for other, sentence in (("loop", "ours is {:.1f} x faster than the loop"), ("body", "ours takes {:.2f} x the body")):
+    for other, sentence in (
+        ("loop", "ours is {:.1f} x faster than the loop"),
+        ("body", "ours takes {:.2f} x the body"),
+    ):
         ratios = [a / b for a, b in zip(times["ours"], times[other], strict=True)]
         ratio = statistics.median(ratios)
         print(sentence.format(1 / ratio if other == "loop" else ratio))

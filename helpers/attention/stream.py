@@ -1,0 +1,112 @@
+"""Many prompts, a chunk at a time: records are written as they are made, and a run that was stopped goes on."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from helpers.attention.capture import record_attention
+from helpers.attention.record import AttentionRecord, Readout
+from helpers.prompts.prompt import Prompt
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+
+def record_to_folder(
+    model: TransformerBridge, prompts: Iterable[Prompt | str], folder: str | Path, *, chunk: int = 500, **options: Any
+) -> Iterator[AttentionRecord]:
+    """Record attention chunk by chunk into a folder, yielding the record of each chunk.
+
+    Chunks have fixed borders, and each file is written whole or not at all; a run that was killed goes on after the
+    last whole chunk and ends with the same files, bit for bit. Memory holds one chunk.
+
+    Args:
+        model, options: as `record_attention`.
+        prompts: any iterable, e.g. a generator over the lines of a file.
+        folder: where the chunks go (``00000.safetensors``, …).
+        chunk: prompts a file.
+
+    Raises:
+        ValueError: as `record_attention`, with the chunk's number; or if the folder holds the record of other prompts
+            or of another model.
+    """
+    options = {"progress": False} | options
+    for number, some in enumerate(_chunks(prompts, chunk)):
+        path = Path(folder, f"{number:05}.safetensors")
+        if path.exists():
+            record = AttentionRecord.load(path)
+            _check_same(record, some, model.cfg.model_name, path)
+        else:
+            try:
+                record = record_attention(model, some, **options)
+            except ValueError as error:
+                raise ValueError(f"chunk {number} (prompts from {number * chunk + 1}): {error}") from None
+            record.save(path)
+        yield record
+
+
+def load_folder(folder: str | Path) -> AttentionRecord:
+    """One record of all chunks in a folder, in order.
+
+    Raises:
+        FileNotFoundError: if there are none.
+    """
+    paths = sorted(Path(folder).glob("*.safetensors"))
+    if not paths:
+        raise FileNotFoundError(f"folder: no records in {str(folder)!r}")
+    return concatenate([AttentionRecord.load(path) for path in paths])
+
+
+def concatenate(records: Sequence[AttentionRecord]) -> AttentionRecord:
+    """One record of the prompts of several; shorter rows are filled up with zeros.
+
+    Raises:
+        ValueError: if they are of different models or query positions.
+    """
+    first = records[0]
+    for record in records[1:]:
+        if (record.model, record.query) != (first.model, first.query):
+            raise ValueError(
+                f"records: expected rows of {first.query} on {first.model}, got {record.query} on {record.model}"
+            )
+    longest = max(record.rows.shape[-1] for record in records)
+    rows = torch.cat([_widen(record.rows, longest, first.query == "all") for record in records])
+    prompts = [prompt for record in records for prompt in record.prompts]
+    readout = _join_readouts([record.readout for record in records])
+    return AttentionRecord(prompts, rows, first.query, first.model, first.settings, first.windows, readout)
+
+
+def _chunks(prompts: Iterable[Prompt | str], size: int) -> Iterator[list[Prompt | str]]:
+    if size < 1:
+        raise ValueError(f"chunk: expected at least 1 prompt a file, got {size}")
+    source = iter(prompts)
+    while some := list(itertools.islice(source, size)):
+        yield some
+
+
+def _join_readouts(readouts: Sequence[Readout | None]) -> Readout | None:
+    """One readout, if all records have one."""
+    present = [readout for readout in readouts if readout is not None]
+    if len(present) < len(readouts):
+        return None
+    return Readout(*(torch.cat(field) for field in zip(*(vars(r).values() for r in present), strict=True)))
+
+
+def _widen(rows: Tensor, longest: int, all_queries: bool) -> Tensor:
+    missing = longest - rows.shape[-1]
+    return torch.nn.functional.pad(rows, (0, missing, 0, missing) if all_queries else (0, missing))
+
+
+def _check_same(record: AttentionRecord, prompts: Sequence[Prompt | str], model: str, path: Path) -> None:
+    texts = [p if isinstance(p, str) else p.text for p in prompts]
+    if record.model != model or [p.prompt.text for p in record.prompts] != texts:
+        raise ValueError(
+            f"folder: {str(path)!r} holds a record of other prompts or of another model ({record.model}); "
+            "choose a new folder"
+        )

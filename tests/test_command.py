@@ -1,0 +1,248 @@
+"""``python -m helpers run``: the job on a tiny model, replays, and every unusable input as one sentence and status 2."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from models import random_rows, toy_prompt
+
+import helpers.__main__ as command
+from helpers.__main__ import main
+from helpers.attention.record import AttentionRecord
+from helpers.prompts.ioi import abc_prompts, ioi_prompts
+from helpers.report import load_records
+
+
+@pytest.fixture(autouse=True)
+def _quickly(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Work in an empty folder, draw one empty figure, and show no progress bars' leftovers."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        importlib.import_module("helpers.report"), "draw_all", lambda experiment: {"empty": Figure(figsize=(1, 1))}
+    )
+
+
+@pytest.fixture
+def loaded(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The tiny model under any name; the names that were asked for."""
+    asked: list[str] = []
+
+    def load(name: str) -> Any:
+        asked.append(name)
+        return tiny
+
+    monkeypatch.setattr(command, "load_model", load)
+    return asked
+
+
+def write_prompts(path: Path, prompts: list[str]) -> str:
+    """A prompt file."""
+    path.write_text("\n".join(prompts) + "\n", encoding="utf-8")
+    return str(path)
+
+
+# The job
+
+
+def test_run_from_model_to_results(tiny_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The report on stdout is the one in the folder; the folder's records hold n prompts a side, with a readout."""
+    assert main(["run", "--model", str(tiny_folder), "--n", "6", "--out", "out"]) == 0
+    said = capsys.readouterr().out
+    assert said == Path("out/report.txt").read_text() + "\nwritten to out/\n"
+    active, control = load_records("out")
+    assert [p.prompt for p in active.prompts] == ioi_prompts(6)
+    assert [p.prompt for p in control.prompts] == abc_prompts(6)
+    assert active.readout is not None
+    assert "IO is the top token in" in said
+    assert os.listdir() == ["out"]
+
+
+def test_defaults(loaded: list[str]) -> None:
+    """The demo model, the post's 50 + 50 prompts, the folder "results"."""
+    assert main(["run"]) == 0
+    assert loaded == ["demo"]
+    assert [[p.prompt for p in record.prompts] for record in load_records("results")] == [ioi_prompts(), abc_prompts()]
+
+
+def test_own_prompts(loaded: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two files, one prompt a line; another task than IOI, so no circuit even for a model that has one."""
+    active = write_prompts(tmp_path / "a.txt", ["Mary saw John in the park", "Kate saw Tom in the room"])
+    control = write_prompts(tmp_path / "c.txt", ["Mary saw a dog in the park", "Kate saw a cat in the room"] * 2)
+    assert main(["run", "--model", "gpt2-small", "--active", active, "--control", control, "--out", "out"]) == 0
+    said = capsys.readouterr().out
+    assert "No circuit is known" in said
+    assert "NOTE  Control set: 2 of the 4 prompts repeat an earlier one" in said
+    assert [p.prompt.text for p in load_records("out")[0].prompts] == [
+        "Mary saw John in the park",
+        "Kate saw Tom in the room",
+    ]
+
+
+def test_replay_needs_no_model(loaded: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """--record: the same table and report from the saved records, and no model is loaded."""
+    assert main(["run", "--model", "m", "--n", "5", "--out", "first"]) == 0
+    first = capsys.readouterr().out
+    assert loaded == ["m"]
+    assert main(["run", "--record", "first", "--out", "second"]) == 0
+    assert capsys.readouterr().out == first.replace("written to first/", "written to second/")
+    assert loaded == ["m"]
+    for name in ("heads.csv", "report.txt", "statistics.json"):
+        assert Path("first", name).read_bytes() == Path("second", name).read_bytes()
+
+
+def test_replay_into_its_own_folder(loaded: list[str]) -> None:
+    """A results folder can be replayed into itself: the records are read before it is replaced."""
+    assert main(["run", "--model", "m", "--n", "5", "--out", "out"]) == 0
+    before = pd.read_csv("out/heads.csv")
+    assert main(["run", "--record", "out", "--out", "out"]) == 0
+    pd.testing.assert_frame_equal(pd.read_csv("out/heads.csv"), before)
+
+
+def test_earlier_results_are_replaced(loaded: list[str]) -> None:
+    """A second run into the same folder leaves its own results only."""
+    for n in ("4", "5"):
+        assert main(["run", "--model", "m", "--n", n, "--out", "out"]) == 0
+    assert json.loads(Path("out/statistics.json").read_text())["prompts"] == {"active": 5, "control": 5}
+
+
+def test_windows_text_files(loaded: list[str], tmp_path: Path) -> None:
+    """Line ends of Windows and a byte-order mark, as Notepad writes them, are no part of a prompt."""
+    prompts = ["Mary saw John in the park", "Kate saw Tom in the room"]
+    Path("a.txt").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(prompts).encode())
+    assert main(["run", "--model", "m", "--active", "a.txt", "--control", "a.txt", "--out", "out"]) == 0
+    assert [p.prompt.text for p in load_records("out")[0].prompts] == prompts
+
+
+# Refusals: status 2, one sentence, nothing written
+
+
+def _files(active: bytes = b"Mary saw John\nKate saw Tom\n", control: bytes = b"Mary saw a\nKate saw a\n") -> list[str]:
+    Path("a.txt").write_bytes(active)
+    Path("c.txt").write_bytes(control)
+    return ["--active", "a.txt", "--control", "c.txt"]
+
+
+def _foreign() -> list[str]:
+    Path("thesis").mkdir()
+    Path("thesis", "thesis.tex").write_text("x")
+    return ["--out", "thesis"]
+
+
+def _record(active: bytes | None) -> list[str]:
+    folder = Path("old", "records")
+    folder.mkdir(parents=True)
+    if active is not None:
+        (folder / "active.safetensors").write_bytes(active)
+    return ["--record", "old"]
+
+
+REFUSED: dict[str, tuple[Callable[[], list[str]], str]] = {
+    "n = 0": (lambda: ["--n", "0"], "n: expected at least 1 prompt, got 0"),
+    "n too large": (lambda: ["--n", "2000"], "n: 12 names and 7 frames make 1848 distinct prompts, got n = 2000"),
+    "n = 1": (lambda: ["--n", "1"], "active: expected at least 2 prompts"),
+    "active alone": (lambda: _files()[:2], "active, control: expected both prompt files or neither, got one"),
+    "control alone": (lambda: _files()[2:], "active, control: expected both prompt files or neither, got one"),
+    "no such file": (lambda: ["--active", "a.txt", "--control", "a.txt"], "a.txt"),
+    "folder as file": (lambda: ["--active", ".", "--control", "."], "'.'"),
+    "empty file": (lambda: _files(active=b""), "active set, prompts: expected at least one prompt, got none"),
+    "empty line": (lambda: _files(control=b"Mary saw\n\nKate saw\n"), "control set, prompt 2: expected a text, got an empty prompt"),
+    "unknown word": (lambda: _files(active=b"Mary saw\nMary saw Zebulon\n"), "active set, prompt 2: the word 'Zebulon' is not in"),
+    "too long": (lambda: _files(control=b"Mary " * 70), "control set, prompt 1: expected at most 64 tokens"),
+    "one line": (lambda: _files(control=b"Mary saw\n"), "control: expected at least 2 prompts"),
+    "not UTF-8": (lambda: _files(active="Zoë saw".encode("utf-16")), "a.txt: expected a text file in UTF-8, one prompt a line"),
+    "Latin-1": (lambda: _files(active="Zoë saw".encode("latin-1")), "a.txt: expected a text file in UTF-8, one prompt a line"),
+    "no record": (lambda: ["--record", "nowhere"], "path: no attention record at 'nowhere"),
+    "record without files": (lambda: _record(None), "path: no attention record at 'old/records/active.safetensors'"),
+    "broken record": (lambda: _record(b"x"), "path: expected an attention record, got 'old/records/active.safetensors'"),
+    "foreign out": (_foreign, "out: expected a new folder or an earlier results folder, got 'thesis'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("arguments", "sentence"), REFUSED.values(), ids=REFUSED)
+def test_refuses(
+    arguments: Callable[[], list[str]], sentence: str, loaded: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit status 2, "error: " and one sentence on stderr, nothing on stdout, no file written or changed."""
+    given = arguments()
+    before = {path: path.is_file() and path.read_bytes() for path in Path().rglob("*")}
+    assert main(["run", "--model", "m", *given]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    *bars, line, end = said.err.replace("\r", "\n").split("\n")
+    assert all(bar.startswith("forward passes") for bar in bars if bar.strip())
+    assert line.startswith("error: ")
+    assert sentence in line
+    assert end == ""
+    assert {path: path.is_file() and path.read_bytes() for path in Path().rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    "given", [["--n", "0"], ["--n", "2000"], ["--active", "a.txt"], ["--active", "no.txt", "--control", "no.txt"]]
+)
+def test_input_is_checked_before_a_model_is_loaded(given: list[str], loaded: list[str]) -> None:
+    """What can be seen without a model is refused without one (loading may take minutes)."""
+    assert main(["run", "--model", "m", *given]) == 2
+    assert loaded == []
+
+
+def test_unavailable_model(capsys: pytest.CaptureFixture[str]) -> None:
+    """A model that can't be had: the sentence of load_model, and nothing written."""
+    assert main(["run", "--model", "./no-such-folder"]) == 2
+    said = capsys.readouterr()
+    assert (said.out, said.err.count("\n")) == ("", 1)
+    assert said.err.startswith("error: model './no-such-folder': there is no such folder")
+    assert os.listdir() == []
+
+
+@pytest.mark.parametrize("given", [["--n", "many"], ["--modle", "x"], []])
+def test_unusable_options(given: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """argparse's own refusals have status 2 as well."""
+    with pytest.raises(SystemExit, match="2"):
+        main([*(["run"] if given else []), *given])
+    assert "usage:" in capsys.readouterr().err
+
+
+def test_as_a_process(tmp_path: Path) -> None:
+    """``python -m helpers run`` of a missing model: status 2, one line on stderr, no traceback, nothing written."""
+    done = subprocess.run(
+        [sys.executable, "-m", "helpers", "run", "--model", "/no/such/folder"], capture_output=True, text=True,
+        check=False, cwd=tmp_path, env=os.environ | {"HF_HUB_OFFLINE": "1"},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines() == [
+        "error: model '/no/such/folder': there is no such folder; give a folder with config.json, or a hub name"
+    ]
+    assert list(tmp_path.iterdir()) == []
+
+
+# The check of the published result
+
+
+def test_reproduce_says_how_many_figures_agree(capsys: pytest.CaptureFixture[str]) -> None:
+    """Made-up records of GPT-2 small's shape: status 1, a scorecard on stdout and in the folder, the count last."""
+    for seed, side in enumerate(("active", "control")):
+        prompts = [toy_prompt(15, i, C=10) for i in range(50)]
+        rows = random_rows(50, 12, 12, 15, seed=seed)
+        AttentionRecord(prompts, rows, "END", "gpt2-small").save(Path("old", "records", f"{side}.safetensors"))
+    assert main(["reproduce", "--record", "old", "--out", "out"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    card = pd.read_csv("out/scorecard.csv")
+    assert lines[-1] == f"{card.agrees.sum()} of {len(card)} published figures agree"
+    assert lines[-1] in Path("out/scorecard.txt").read_text()
+
+
+def test_reproduce_refuses_another_model(loaded: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """A model of another shape is no GPT-2 small: status 2, nothing written."""
+    assert main(["reproduce", "--model", "m", "--out", "out"]) == 2
+    assert "circuit: expected heads of a model of shape (3, 4)" in capsys.readouterr().err
+    assert os.listdir() == []

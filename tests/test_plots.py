@@ -1,0 +1,314 @@
+"""Figures of the experiment, read back from their artists."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex, to_rgba
+from matplotlib.figure import Figure
+from models import CIRCUIT, HEADS, KEYS, LAYERS, random_rows, toy_record, toy_side
+
+from helpers import analyse, kl_selectivity, susceptibility
+from helpers.plots.coupling import plot_correlation_matrix, plot_coupling_scatter
+from helpers.plots.figures import FIGURES, draw_all, most_shifted
+from helpers.plots.plane import common_n, plot_attainable, plot_head, plot_head_grid, plot_shift_arrows
+from helpers.plots.shifts import plot_shift_by_layer, plot_shift_distribution
+from helpers.plots.style import ACTIVE, CONTROL, GREY, RC, ROLE_COLOURS, mark_zero, role_colour, use_style
+from helpers.reference import published
+from helpers.reference.circuits import IOI_POST
+from helpers.statistics.coupling import strongest_pairs, upper_triangle
+
+
+@pytest.fixture
+def ax() -> Iterator[Axes]:
+    fig, ax = plt.subplots()
+    yield ax
+    plt.close(fig)
+
+
+def arrows(ax: Axes) -> list[Any]:
+    """The arrow annotations: (control place, active place)."""
+    return [(text.xyann, text.xy) for text in ax.texts if text.arrow_patch is not None]
+
+
+def labels(ax: Axes) -> list[str]:
+    """The texts that are no arrows."""
+    return [text.get_text() for text in ax.texts if text.get_text()]
+
+
+# Style
+
+
+def test_roles_of_the_circuits_have_colours() -> None:
+    """Every role of the post's circuit has a colour of its own, no two alike; everything else is grey."""
+    colours = [role_colour(role) for role in IOI_POST.roles]
+    assert len(set(colours)) == len(colours)
+    assert GREY not in colours
+    assert role_colour("other") == role_colour("unknown") == GREY
+    assert all(to_hex(colour).lower() == colour.lower() for colour in ROLE_COLOURS.values())
+
+
+def test_style_is_applied_only_when_asked() -> None:
+    """Drawing leaves matplotlib's settings alone; use_style applies RC."""
+    with matplotlib.rc_context():
+        use_style()
+        assert matplotlib.rcParams["figure.figsize"] == list(RC["figure.figsize"])
+        assert all(matplotlib.rcParams[key] == value for key, value in RC.items() if key != "figure.figsize")
+    assert matplotlib.rcParams["svg.hashsalt"] != RC["svg.hashsalt"]
+
+
+def test_mark_zero(ax: Axes) -> None:
+    """One horizontal and one vertical line, through 0."""
+    mark_zero(ax)
+    horizontal, vertical = ax.lines
+    assert set(horizontal.get_ydata()) == set(vertical.get_xdata()) == {0}
+
+
+# The plane
+
+
+@pytest.mark.parametrize("n", [4, 15])
+def test_attainable_region_holds_random_rows(n: int, ax: Axes) -> None:
+    """The line ends at (0, 0) and (1, 0), and no random row lies above it."""
+    assert plot_attainable(ax, n) is ax
+    (line,) = ax.lines
+    kl, chi = line.get_data()
+    assert (kl[0], chi[0], kl[-1], chi[-1]) == pytest.approx((0, 0, 1, 0), abs=1e-12)
+    rows = random_rows(300, n, spread=3)
+    edge = np.interp(kl_selectivity(rows), kl, chi)
+    assert (susceptibility(rows).numpy() <= edge + 2e-3).all()
+    assert f"n = {n}" in line.get_label()
+
+
+def test_one_head(planted: Any, ax: Axes) -> None:
+    """A point for each prompt of either set in the set's colour; an arrow from the control mean to the active mean."""
+    assert plot_head(ax, planted, 2, 5) is ax
+    control, active = ax.collections
+    for points, diagnostics, colour in (
+        (control, planted.kl_chi_control, CONTROL),
+        (active, planted.kl_chi_active, ACTIVE),
+    ):
+        expected = np.stack([diagnostics.kl[:, 2, 5], diagnostics.chi[:, 2, 5]], axis=1)
+        np.testing.assert_allclose(points.get_offsets(), expected)
+        assert to_rgba(points.get_facecolor()[0], 1) == to_rgba(colour)
+    ((start, end),) = arrows(ax)
+    assert start == pytest.approx(tuple(control.get_offsets().mean(0)))
+    assert end == pytest.approx(tuple(active.get_offsets().mean(0)))
+
+
+def test_grid_of_heads(planted: Any) -> None:
+    """A panel a head, in order, titled by head and role in its colour, one range for all; spare panels are off."""
+    fig = Figure()
+    heads = [(0, 3), (1, 2), (1, 3), (2, 0)]
+    axes = plot_head_grid(fig, planted, heads, columns=3)
+    assert [ax.get_title().split() for ax in axes] == [
+        ["0.3", "Induction"],
+        ["1.2", "Name", "Mover"],
+        ["1.3"],
+        ["2.0", "Name", "Mover"],
+    ]
+    assert [to_hex(ax.title.get_color()) for ax in axes] == [
+        to_hex(role_colour(role)) for role in ("Induction", "Name Mover", "other", "Name Mover")
+    ]
+    assert len({(ax.get_xlim(), ax.get_ylim()) for ax in axes}) == 1
+    assert [ax.axison for ax in fig.axes] == [True] * 4 + [False] * 2
+    assert all(len(ax.lines) == 1 for ax in axes)  # the edge of what is attainable, for the common n
+
+
+def test_no_edge_without_a_common_n() -> None:
+    """Prompts of 15 and of 13 tokens have no common edge, so none is drawn."""
+    mixed = analyse(toy_side(seed=1), toy_record(random_rows(9, LAYERS, HEADS, 13)))
+    assert common_n(mixed) is None
+    (ax,) = plot_head_grid(Figure(), mixed, [(0, 0)], columns=1)
+    assert not ax.lines
+
+
+def test_common_n(planted: Any) -> None:
+    """All rows of the synthetic records see 15 keys."""
+    assert common_n(planted) == KEYS
+
+
+def test_points_lie_inside_the_fixed_ranges(planted: Any) -> None:
+    """The grid's fixed ranges hold every point of the experiment: none is silently cut off."""
+    for ax in plot_head_grid(Figure(), planted, CIRCUIT.heads):
+        for points in ax.collections[1:]:  # after the shading
+            x, y = np.asarray(points.get_offsets()).T
+            assert ax.get_xlim()[0] <= x.min() <= x.max() <= ax.get_xlim()[1]
+            assert ax.get_ylim()[0] <= y.min() <= y.max() <= ax.get_ylim()[1]
+
+
+@pytest.mark.parametrize("n", [6, 10, 15, 1024])
+def test_ranges_hold_every_attainable_row(n: int, ax: Axes, planted: Any) -> None:
+    """The plane's ranges contain the whole attainable region, for short prompts too: no head is cut off silently."""
+    plot_shift_arrows(ax, planted.table, n=n)
+    (line,) = ax.lines
+    assert line.get_ydata().max() <= ax.get_ylim()[1]
+
+
+def test_arrows_of_all_heads(planted: Any, ax: Axes) -> None:
+    """24 arrows from control to active means; circuit heads are named in their colours; a legend of the roles."""
+    assert plot_shift_arrows(ax, planted.table) is ax
+    expected = {
+        (round(r.kl_control, 9), round(r.chi_control, 9), round(r.kl_active, 9), round(r.chi_active, 9))
+        for r in planted.table.itertuples()
+    }
+    assert {tuple(round(float(v), 9) for v in (*start, *end)) for start, end in arrows(ax)} == expected
+    assert sorted(labels(ax)) == sorted(f"{layer}.{head}" for layer, head in CIRCUIT.heads)
+    assert {t.get_text() for t in ax.get_legend().get_texts()} == {"Name Mover", "Induction", "other"}
+    assert "log n" in ax.get_xlabel()
+    assert r"\chi" in ax.get_ylabel()
+
+
+def test_arrows_of_the_published_figures(ax: Axes) -> None:
+    """The published table draws by the same function: 23 arrows, 23 names."""
+    plot_shift_arrows(ax, published.circuit_heads(), n=15)
+    assert len(arrows(ax)) == len(labels(ax)) == 23
+
+
+# Shifts
+
+
+@pytest.mark.parametrize("column", ["d_kl", "d_chi"])
+def test_distribution_of_shifts(column: str, planted: Any, ax: Axes) -> None:
+    """Heights are |shift|, circuit at 0 and others at 1, a line at each mean; ticks count the heads."""
+    assert plot_shift_distribution(ax, planted.table, column) is ax
+    dots, means = ax.collections[::2], ax.collections[1::2]
+    for x, inside, points, mean in zip((0, 1), (True, False), dots, means, strict=True):
+        size = planted.table.loc[planted.table.in_circuit == inside, column].abs()
+        np.testing.assert_allclose(points.get_offsets()[:, 1], size)
+        assert (np.abs(points.get_offsets()[:, 0] - x) < 0.2).all()
+        assert mean.get_segments()[0][:, 1] == pytest.approx([size.mean()] * 2)
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["circuit (5)", "others (19)"]
+    assert ax.get_ylim()[0] == 0
+
+
+def test_shifts_by_layer(planted: Any, ax: Axes) -> None:
+    """(layer, |shift|) of every head; named are the circuit's heads and the three others that shift most."""
+    assert plot_shift_by_layer(ax, planted.table, "d_chi", top=3) is ax
+    others, circuit = (collection.get_offsets() for collection in ax.collections)
+    table = planted.table
+    np.testing.assert_allclose(others, table.loc[~table.in_circuit, ["layer", "d_chi"]].abs())
+    np.testing.assert_allclose(circuit, table.loc[table.in_circuit, ["layer", "d_chi"]].abs())
+    first = table[~table.in_circuit].assign(size=lambda t: t.d_chi.abs()).nlargest(3, "size")
+    named = [*CIRCUIT.heads, *zip(first.layer, first["head"], strict=True)]
+    assert sorted(labels(ax)) == sorted(f"{layer}.{head}" for layer, head in named)
+
+
+# Correlations
+
+
+def test_correlation_matrix(planted: Any, ax: Axes) -> None:
+    """The image is the matrix on -limit to limit, with a tick in the middle of each layer's block."""
+    image = plot_correlation_matrix(ax, planted.coupling.difference, HEADS, limit=2.0)
+    np.testing.assert_array_equal(image.get_array(), planted.coupling.difference)
+    assert image.get_clim() == (-2, 2)
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["0", "1", "2", "3"]
+    np.testing.assert_allclose(ax.get_xticks(), [2.5, 8.5, 14.5, 20.5])
+    np.testing.assert_allclose(ax.get_yticks(), ax.get_xticks())
+
+
+def test_coupling_scatter(planted: Any, ax: Axes) -> None:
+    """24 heads make 276 dots (control, active); the six pairs that change most are marked and named."""
+    plot_coupling_scatter(ax, planted.coupling, HEADS)
+    dots, marked = (collection.get_offsets() for collection in ax.collections)
+    assert len(dots) == 276
+    i, j = np.triu_indices(24, k=1)
+    np.testing.assert_allclose(dots, np.stack([planted.coupling.control[i, j], planted.coupling.active[i, j]], axis=1))
+    pairs = strongest_pairs(planted.coupling, HEADS, top=6)
+    np.testing.assert_allclose(marked, pairs[["c_control", "c_active"]])
+    assert labels(ax) == [f"{p.head_1}–{p.head_2}" for p in pairs.itertuples()]
+
+
+# Whole figures
+
+
+def test_every_figure_with_a_circuit(planted: Any) -> None:
+    """All nine are drawn, and every panel with data has axis labels or a shared one."""
+    drawn = draw_all(planted)
+    assert set(drawn) == set(FIGURES)
+    for fig in drawn.values():
+        fig.canvas.draw()
+
+
+def test_figures_without_a_circuit(uncharted: Any) -> None:
+    """What needs a circuit is left out; the rest is drawn."""
+    drawn = draw_all(uncharted)
+    assert set(FIGURES) - set(drawn) == {"2_circuit_heads", "5_shift_distributions", "6_shifts_by_layer"}
+    for fig in drawn.values():
+        fig.canvas.draw()
+    assert "of all" in drawn["3_other_heads"].get_suptitle()
+
+
+def test_drawing_opens_no_windows_and_changes_no_settings(planted: Any) -> None:
+    """Figures are not pyplot's (nothing to close, no leak), and rcParams are as before."""
+    before, numbers = dict(matplotlib.rcParams), plt.get_fignums()
+    draw_all(planted)
+    assert plt.get_fignums() == numbers
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_titles_are_computed(planted: Any) -> None:
+    """Titles carry this experiment's numbers, and follow when the numbers change."""
+    drawn = draw_all(planted)
+    row = planted.table.set_index(["layer", "head"]).loc[most_shifted(planted, 1, inside=True)[0]]
+    title = drawn["1_one_head"].axes[0].get_title(loc="left")
+    assert f"ΔKL = {row.d_kl:+.3f}" in title
+    assert f"Δχ = {row.d_chi:+.3f}" in title
+    assert "toy circuit: KL is higher on active prompts in 5 of 5" in drawn["2_circuit_heads"].get_suptitle()
+    assert "12 heads outside the circuit" in drawn["3_other_heads"].get_suptitle()
+    for ax, (score, r) in zip(drawn["5_shift_distributions"].axes, planted.rankings.items(), strict=True):
+        assert ax.get_title(loc="left") == f"{score}: AUROC {r.auroc:.2f} ({r.low:.2f} to {r.high:.2f})"
+    for ax, (score, r) in zip(drawn["6_shifts_by_layer"].axes, planted.rankings.items(), strict=True):
+        assert (
+            ax.get_title(loc="left") == f"{score}: layer alone {r.layer_auroc:.2f}, within layers {r.within_auroc:.2f}"
+        )
+    largest = np.abs(upper_triangle(planted.coupling.difference)).max()
+    assert f"{largest:.2f}" in drawn["8_coupling_scatter"].axes[0].get_title(loc="left")
+    flipped = replace(planted, table=planted.table.assign(d_kl=-planted.table.d_kl))
+    assert "in 0 of 5" in FIGURES["2_circuit_heads"](flipped).get_suptitle()
+
+
+def test_matrices_share_their_range(planted: Any) -> None:
+    """C_active and C_control on -1 to 1, C_diff on -2 to 2 (the largest possible), each with its sd."""
+    fig = FIGURES["7_correlation_matrices"](planted)
+    images = [ax.images[0] for ax in fig.axes if ax.images]
+    assert [image.get_clim() for image in images[:3]] == [(-1, 1), (-1, 1), (-2, 2)]
+    for ax, name in zip(fig.axes, ("active", "control", "difference"), strict=False):
+        sd = upper_triangle(getattr(planted.coupling, name)).std()
+        assert f"{name}: sd {sd:.2f}" in {ax.get_title(loc=side) for side in ("left", "center")}
+
+
+def test_published_figure_shows_no_measurement(planted: Any, uncharted: Any) -> None:
+    """The published picture says so, and is the same whatever was measured."""
+    first, second = (FIGURES["9_gpt2_small_published"](experiment).axes[0] for experiment in (planted, uncharted))
+    assert "published: Fields 2026" in first.get_title()
+    assert arrows(first) == arrows(second)
+
+
+def test_most_shifted(planted: Any) -> None:
+    """Heads by |dKL|, inside or outside of the circuit; plain integers."""
+    inside = most_shifted(planted, 99, inside=True)
+    assert set(inside) == set(CIRCUIT.heads)
+    sizes = planted.table.set_index(["layer", "head"]).d_kl.abs()
+    assert [sizes[head] for head in inside] == sorted((sizes[head] for head in inside), reverse=True)
+    assert not set(most_shifted(planted, 12, inside=False)) & set(CIRCUIT.heads)
+    assert all(type(number) is int for head in inside for number in head)
+
+
+def test_constant_heads_can_be_drawn() -> None:
+    """A head whose KL never changes (NaN correlations) and identical sides (no shift at all) draw without a warning."""
+    rows = random_rows(10, LAYERS, HEADS, KEYS)
+    rows[:, 1, 1] = 1 / KEYS
+    record = toy_record(rows)
+    for fig in draw_all(analyse(record, record, CIRCUIT)).values():
+        fig.canvas.draw()

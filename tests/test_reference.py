@@ -1,0 +1,196 @@
+"""Known circuits and published figures as data; the scorecard that compares a run with them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from models import random_rows, toy_prompt
+
+from helpers import analyse
+from helpers.attention.record import AttentionRecord
+from helpers.reference import published
+from helpers.reference.circuits import IOI_CORE, IOI_PAPER, IOI_POST, Circuit, from_roles, parse_heads
+from helpers.reference.demo import circuit_of
+from helpers.scorecard import as_text, scorecard, summary
+
+DATA = Path(published.__file__).parent / "data"
+
+# Circuits
+
+
+@pytest.mark.parametrize(("circuit", "count"), [(IOI_POST, 23), (IOI_PAPER, 26), (IOI_CORE, 13)])
+def test_circuits_have_their_heads(circuit: Circuit, count: int) -> None:
+    """23, 26 and 13 heads of a 12 x 12 model, all distinct."""
+    assert len(circuit.heads) == len(set(circuit.heads)) == count
+    assert (circuit.n_layers, circuit.n_heads) == (12, 12)
+    assert all(0 <= layer < 12 and 0 <= head < 12 for layer, head in circuit.heads)
+
+
+def test_how_the_circuits_differ() -> None:
+    """The paper's list is the post's and 0.10, 5.8 and 5.9; the core is part of the paper's."""
+    assert set(IOI_PAPER.heads) - set(IOI_POST.heads) == {(0, 10), (5, 8), (5, 9)}
+    assert set(IOI_POST.heads) < set(IOI_PAPER.heads)
+    assert set(IOI_CORE.heads) < set(IOI_PAPER.heads)
+
+
+def test_sizes_of_the_roles() -> None:
+    """3 name movers, 8 backups, 2 negatives, 4 S-inhibition, and 2 each of the three early classes."""
+    counts = Counter(IOI_POST.role(*head) for head in IOI_POST.heads)
+    assert counts == {
+        "Name Mover": 3, "Backup Name Mover": 8, "Negative Name Mover": 2, "S-Inhibition": 4, "Induction": 2,
+        "Duplicate Token": 2, "Previous Token": 2,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("head", "role"),
+    [((9, 6), "Name Mover"), ((10, 10), "Backup Name Mover"), ((8, 10), "S-Inhibition"), ((0, 1), "Duplicate Token"),
+     ((4, 11), "Previous Token"), ((0, 10), "other"), ((8, 1), "other")],
+)  # fmt: skip
+def test_roles(head: tuple[int, int], role: str) -> None:
+    """Roles of the post's table; "other" outside."""
+    assert IOI_POST.role(*head) == role
+
+
+def test_heads_as_the_papers_write_them() -> None:
+    """ "11.10" is layer 11, head 10; the order of the text is kept; nothing gives nothing."""
+    assert parse_heads("11.10 0.1") == ((11, 10), (0, 1))
+    assert parse_heads("") == ()
+
+
+def test_circuit_from_pairs() -> None:
+    """Heads grouped by role, roles in the order of their first head."""
+    circuit = from_roles("x", 2, 3, [("b", (1, 1)), ("a", (0, 0)), ("b", (0, 2))], "made up")
+    assert list(circuit.roles.items()) == [("b", ((1, 1), (0, 2))), ("a", ((0, 0),))]
+    assert circuit.heads == ((1, 1), (0, 2), (0, 0))
+
+
+def test_circuits_by_model_name() -> None:
+    """GPT-2 small by any of its names has the post's circuit; an unknown model has none."""
+    assert all(circuit_of(name) is IOI_POST for name in ("gpt2-small", "gpt2", "openai-community/gpt2"))
+    assert circuit_of("/some/folder") is None
+
+
+# Published figures
+
+
+@pytest.mark.parametrize("name", sorted(file.name for file in DATA.glob("*.csv")))
+def test_tables_are_the_published_ones(name: str, shared: Path) -> None:
+    """The CSV files that ship are those of the digest, value by value."""
+    pd.testing.assert_frame_equal(pd.read_csv(DATA / name), pd.read_csv(shared / "reference" / name))
+
+
+def test_no_published_table_is_missing(shared: Path) -> None:
+    """Every CSV file of the digest ships."""
+    assert {f.name for f in DATA.glob("*.csv")} == {f.name for f in (shared / "reference").glob("*.csv")}
+
+
+def test_published_heads_are_the_posts_circuit() -> None:
+    """The table's 23 heads are IOI_POST's with the same roles, and each shift is the difference of its means."""
+    table = published.circuit_heads()
+    assert set(zip(table.layer, table["head"], strict=True)) == set(IOI_POST.heads)
+    assert all(IOI_POST.role(row.layer, row.head) == row.role for row in table.itertuples())
+    for name in ("kl", "chi"):
+        np.testing.assert_allclose(table[f"d_{name}"], table[f"{name}_active"] - table[f"{name}_control"], atol=1.01e-4)
+
+
+def test_published_pairs_are_differences() -> None:
+    """C_diff = C_IOI - C_nonIOI, to three printed decimals, and the strongest pair is 8.1 with 9.6."""
+    outliers = published.outlier_pairs()
+    np.testing.assert_allclose(outliers.c_diff, outliers.c_ioi - outliers.c_non_ioi, atol=1.01e-3)
+    pairs = published.strongest_pairs()
+    assert len(pairs) == 50
+    assert pairs.c_diff.abs().is_monotonic_decreasing
+    assert (pairs.c_diff.min(), pairs.c_diff.max()) == published.COUPLING["c_diff"]
+
+
+def test_published_patching_has_every_head() -> None:
+    """144 rows in reading order."""
+    table = published.head_patching()
+    assert list(zip(table.layer, table["head"], strict=True)) == [(i // 12, i % 12) for i in range(144)]
+
+
+# The scorecard, on made-up records of GPT-2 small's shape
+
+
+def gpt2_shaped_side(seed: int) -> AttentionRecord:
+    """50 prompts x 12 x 12 heads x 15 keys, random."""
+    prompts = [toy_prompt(15, i, C=10) for i in range(50)]
+    return AttentionRecord(prompts, random_rows(50, 12, 12, 15, seed=seed), "END", "gpt2-small")
+
+
+@pytest.fixture(scope="module")
+def run() -> Any:
+    """An experiment whose table holds the published means of the circuit heads and of the two others."""
+    experiment = analyse(gpt2_shaped_side(0), gpt2_shaped_side(1), IOI_POST)
+    table = experiment.table.set_index(["layer", "head"])
+    figures = pd.concat([published.circuit_heads(), published.OTHER_HEADS]).set_index(["layer", "head"])
+    for column in ("kl_active", "kl_control", "d_kl", "chi_active", "chi_control", "d_chi"):
+        table.loc[figures.index, column] = figures[column]
+    return replace(experiment, table=table.reset_index())
+
+
+def test_scorecard_agrees_with_an_exact_table(run: Any) -> None:
+    """All 25 heads x 6 quantities agree when they are the published numbers, with difference 0."""
+    card = scorecard(run)
+    lines = card[card.section == "heads"]
+    assert len(lines) == 25 * 6
+    assert lines.agrees.all()
+    assert (lines.measured == lines.published).all()
+
+
+@pytest.mark.parametrize("nudge", [0.0006, -0.0006, 0.0004])
+def test_scorecard_names_exactly_the_nudged_head(nudge: float, run: Any) -> None:
+    """One number off by 0.0006 (more than 0.0005) is the one line that disagrees; off by 0.0004 none does."""
+    table = run.table.copy()
+    table.loc[(table.layer == 8) & (table["head"] == 10), "chi_control"] += nudge
+    card = scorecard(replace(run, table=table))
+    wrong = card[(card.section == "heads") & ~card.agrees]
+    assert list(wrong.what) == (["8.10 chi_control"] if abs(nudge) > 0.0005 else [])
+
+
+def test_random_rows_reproduce_nothing_else(run: Any) -> None:
+    """Made-up rows do not reproduce the tests, and the summary counts what it says; every figure is in the text."""
+    card = scorecard(run)
+    tests = card[card.section == "tests"]
+    assert len(tests) == 2 * 6
+    assert not tests.agrees.all()
+    assert summary(card) == f"{card.agrees.sum()} of {len(card)} published figures agree"
+    text = as_text(card)
+    assert text.count("yes") == card.agrees.sum()
+    assert text.count("  NO") == (~card.agrees).sum()
+
+
+def test_scorecard_missing_number_does_not_agree(run: Any) -> None:
+    """NaN agrees with nothing."""
+    card = scorecard(replace(run, correlations=run.correlations * np.nan))
+    named = card.what.isin(published.CORRELATIONS.index)
+    assert named.sum() == len(published.CORRELATIONS)
+    assert not card[named].agrees.any()
+
+
+def test_idle_heads_by_hand(run: Any) -> None:
+    """Head 4.11 with weight 0.7 on the previous token of 15 of the first 20 prompts, 1.0 elsewhere: share 0.75, weight 0.775."""
+    rows = run.control.rows.clone()
+    rows[:, 4, 11] = 0
+    rows[:15, 4, 11, 13] = 0.7
+    rows[:15, 4, 11, 2] = 0.3
+    rows[15:, 4, 11, 14] = 1.0
+    control = AttentionRecord(run.control.prompts, rows, "END", "gpt2-small")
+    card = scorecard(replace(run, control=control)).set_index("what").measured
+    assert card["4.11 looks at the previous token: share of prompts"] == 0.75
+    assert card["4.11 mean largest weight"] == pytest.approx(0.775)
+
+
+def test_scorecard_refuses_another_protocol(planted: Any, run: Any) -> None:
+    """Another shape, other numbers of prompts, or no circuit."""
+    short = replace(run, active=run.active.subset(range(49)))
+    for other in (planted, short, replace(run, rankings={})):
+        with pytest.raises(ValueError, match=r"experiment: expected the post's 50 \+ 50 prompts"):
+            scorecard(other)
