@@ -30,6 +30,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "reference.circuits": ["IOI_CORE", "IOI_PAPER", "IOI_POST", "Circuit"],
         "reference.demo": ["circuit_of"],
         "experiment": ["Experiment", "analyse"],
-        "report": ["report", "save_results"],
+        "results": ["report", "save_results"],
     },
 )

@@ -21,7 +21,9 @@ def refresh(path: Path, timeout: int = 600) -> None:
     """Execute one notebook and write it back, whole or not at all."""
     notebook = nbformat.read(path, as_version=4)
     clear(notebook)
-    client = NotebookClient(notebook, timeout=timeout, record_timing=False, resources={"metadata": {"path": path.parent}})
+    client = NotebookClient(
+        notebook, timeout=timeout, record_timing=False, resources={"metadata": {"path": path.parent}}
+    )
     client.execute()
     tidy(notebook)
     part = path.with_suffix(".part")

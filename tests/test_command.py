@@ -20,7 +20,7 @@ import helpers.__main__ as command
 from helpers.__main__ import main
 from helpers.attention.record import AttentionRecord
 from helpers.prompts.ioi import abc_prompts, ioi_prompts
-from helpers.report import load_records
+from helpers.results import load_records
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +28,7 @@ def _quickly(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Work in an empty folder, draw one empty figure, and show no progress bars' leftovers."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(
-        importlib.import_module("helpers.report"), "draw_all", lambda experiment: {"empty": Figure(figsize=(1, 1))}
+        importlib.import_module("helpers.results"), "draw_all", lambda experiment: {"empty": Figure(figsize=(1, 1))}
     )
 
 
@@ -163,7 +163,7 @@ REFUSED: dict[str, tuple[Callable[[], list[str]], str]] = {
     "Latin-1": (lambda: _files(active="Zoë saw".encode("latin-1")), "a.txt: expected a text file in UTF-8, one prompt a line"),
     "no record": (lambda: ["--record", "nowhere"], "path: no attention record at 'nowhere"),
     "record without files": (lambda: _record(None), "path: no attention record at 'old/records/active.safetensors'"),
-    "broken record": (lambda: _record(b"x"), "path: expected an attention record, got 'old/records/active.safetensors'"),
+    "broken record": (lambda: _record(b"x"), "path: expected an attention record of format attention-record/1, got 'old/records/active.safetensors'"),
     "foreign out": (_foreign, "out: expected a new folder or an earlier results folder, got 'thesis'"),
 }  # fmt: skip
 

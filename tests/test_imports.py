@@ -44,7 +44,7 @@ def test_prompts_need_no_numbers() -> None:
 def test_analysis_needs_no_model_library() -> None:
     """Records, statistics, figures, report and command load neither transformer_lens nor transformers nor pyplot."""
     loaded = modules_after(
-        "import helpers.report, helpers.experiment, helpers.plots.figures, helpers.plots.coupling, helpers.plots.plane\n"
+        "import helpers.results, helpers.experiment, helpers.plots.figures, helpers.plots.coupling, helpers.plots.plane\n"
         "import helpers.plots.shifts, helpers.statistics.ranking, helpers.statistics.coupling, helpers.reference.demo\n"
         "import helpers.attention.capture, helpers.models.load, helpers.models.patching, helpers.__main__"
     )

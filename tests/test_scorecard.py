@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from models import random_rows, toy_prompt, toy_record
 
 from helpers.diagnostics.heads import HeadDiagnostics
 from helpers.experiment import Experiment, analyse
 from helpers.reference import published
 from helpers.reference.circuits import IOI_POST
 from helpers.scorecard import as_text, scorecard, summary
-from models import random_rows, toy_prompt, toy_record
 
 
 @pytest.fixture(scope="module")

@@ -159,8 +159,10 @@ def _check_architecture(name: str, config: Any) -> None:
 
     causal = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].__name__ if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING else None
     if causal not in (config.architectures or []):
-        kind = ", ".join(config.architectures or [config.model_type])
-        raise ModelUnavailable(f"model {name!r}: expected a causal (decoder-only) language model, got {kind}")
+        raise ModelUnavailable(
+            f"model {name!r}: expected a causal (decoder-only) language model, got a {config.model_type!r} model "
+            f"({', '.join(config.architectures or ['no architecture named'])})"
+        )
     if not getattr(config, "num_attention_heads", None):
         raise ModelUnavailable(f"model {name!r}: a {config.model_type!r} model has no attention heads to look at")
 

@@ -16,7 +16,7 @@ from helpers.reference import published
 from helpers.reference.circuits import Head
 from helpers.statistics.coupling import upper_triangle
 
-COLUMNS = 6
+COLUMNS = 4
 
 
 def one_head(experiment: Experiment, head: Head | None = None) -> Figure:
@@ -87,7 +87,7 @@ def shifts_by_layer(experiment: Experiment) -> Figure | None:
 def correlation_matrices(experiment: Experiment) -> Figure:
     """C_active, C_control and C_diff, one colour range for the first two."""
     coupling, n_heads = experiment.coupling, experiment.active.n_heads
-    fig = Figure(figsize=(10.5, 3.9))
+    fig = Figure(figsize=(9, 3.4))
     axes = fig.subplots(1, 3)
     named = (
         ("active", coupling.active, 1.0),
@@ -139,7 +139,7 @@ def most_shifted(experiment: Experiment, count: int, *, inside: bool) -> list[He
 
 
 def _grid(experiment: Experiment, heads: list[Head] | tuple[Head, ...]) -> Figure:
-    fig = Figure(figsize=(11, 0.7 + 1.75 * -(-len(heads) // COLUMNS)))
+    fig = Figure(figsize=(8, 0.7 + 1.8 * -(-len(heads) // COLUMNS)))
     plot_head_grid(fig, experiment, heads, columns=COLUMNS)
     return fig
 
@@ -147,7 +147,7 @@ def _grid(experiment: Experiment, heads: list[Head] | tuple[Head, ...]) -> Figur
 def _two_scores(experiment: Experiment, plot: Callable, title: str) -> Figure | None:
     if not experiment.rankings:
         return None
-    fig = Figure(figsize=(9.6, 4.0))
+    fig = Figure(figsize=(8.4, 3.9))
     for ax, (score, column) in zip(fig.subplots(1, 2), SCORES.items(), strict=True):
         plot(ax, experiment.table, column)
         ax.set_title(f"{score}: " + title.format(r=experiment.rankings[score]))

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 
 from helpers.diagnostics.plane import upper_curve
 from helpers.experiment import Experiment
-from helpers.plots.style import ACTIVE, CHI_LABEL, CONTROL, GREY, KL_LABEL, head_name, role_colour
+from helpers.plots.style import ACTIVE, CHI_LABEL, CONTROL, GREY, KL_LABEL, head_name, name_points, role_colour
 from helpers.reference.circuits import Head
 
 
@@ -50,7 +50,7 @@ def plot_head(ax: Axes, experiment: Experiment, layer: int, head: int, *, size: 
 
 
 def plot_head_grid(
-    fig: Figure | SubFigure, experiment: Experiment, heads: Sequence[Head], *, columns: int = 6
+    fig: Figure | SubFigure, experiment: Experiment, heads: Sequence[Head], *, columns: int = 4
 ) -> Sequence[Axes]:
     """Small multiples of `plot_head` with shared ranges; the frame's colour is the head's role."""
     n_rows = -(-len(heads) // columns)
@@ -83,13 +83,14 @@ def plot_shift_arrows(ax: Axes, table: pd.DataFrame, *, n: int | None = None, la
     for row in table.sort_values("role", key=lambda role: role != "other").itertuples():
         inside = row.role not in ("other", "unknown")
         _arrow(ax, row, colour=role_colour(row.role), alpha=0.95 if inside else 0.45, width=1.6 if inside else 0.9)
-        if inside and label_heads:
-            ax.annotate(
-                head_name(row.layer, row.head), (row.kl_active, row.chi_active), fontsize=7.5, xytext=(3, 3),
-                textcoords="offset points", color=role_colour(row.role),
-            )  # fmt: skip
     _role_legend(ax, table.role.unique())
-    return label_plane(ax, n)
+    label_plane(ax, n)
+    known = table[~table.role.isin(["other", "unknown"])]
+    if label_heads:
+        points = list(zip(known.kl_active, known.chi_active, strict=True))
+        names = [head_name(*head) for head in zip(known.layer, known["head"], strict=True)]
+        name_points(ax, points, names, [role_colour(role) for role in known.role], near=(0.05, 0.016))
+    return ax
 
 
 def _arrow(ax: Axes, row: pd.Series, *, colour: str, alpha: float = 1.0, width: float = 1.4) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from helpers.plots.style import GREY, head_name, role_colour
+from helpers.plots.style import GREY, head_name, name_points, role_colour
 
 SYMBOLS = {"d_kl": r"$|\Delta\mathrm{KL}|$", "d_chi": r"$|\Delta\chi|$"}
 
@@ -35,10 +35,9 @@ def plot_shift_by_layer(ax: Axes, table: pd.DataFrame, column: str = "d_kl", *, 
     others, circuit = table[~table.in_circuit], table[table.in_circuit]
     ax.scatter(others.layer, others[column].abs(), s=18, color=GREY, alpha=0.7, lw=0, label="others")
     ax.scatter(circuit.layer, circuit[column].abs(), s=30, c=[role_colour(r) for r in circuit.role], lw=0)
-    for row in pd.concat([circuit, others.loc[others[column].abs().nlargest(top).index]]).itertuples():
-        ax.annotate(
-            head_name(row.layer, row.head), (row.layer, abs(getattr(row, column))), fontsize=7.5, xytext=(4, 2),
-            textcoords="offset points", color=role_colour(row.role),
-        )  # fmt: skip
     ax.set(xlabel="layer", ylabel=f"{SYMBOLS[column]}  (normalised)", ylim=(0, None))
+    named = pd.concat([circuit, others.loc[others[column].abs().nlargest(top).index]])
+    points = list(zip(named.layer, named[column].abs(), strict=True))
+    names = [head_name(*head) for head in zip(named.layer, named["head"], strict=True)]
+    name_points(ax, points, names, [role_colour(r) for r in named.role], near=(0.5, 0.04 * ax.get_ylim()[1]))
     return ax

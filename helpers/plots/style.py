@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 
 #: Okabe & Ito's colour-blind safe palette.
@@ -64,7 +66,27 @@ def head_name(layer: int, head: int) -> str:
     return f"{layer}.{head}"
 
 
-def mark_zero(ax: Axes) -> None:
-    """Thin lines through zero."""
-    ax.axhline(0, color=GREY, lw=0.8, zorder=0)
-    ax.axvline(0, color=GREY, lw=0.8, zorder=0)
+def name_points(
+    ax: Axes,
+    points: Sequence[tuple[float, float]],
+    names: Sequence[str],
+    colours: Sequence[str],
+    *,
+    near: tuple[float, float],
+) -> None:
+    """Write names beside points; points nearer to each other than ``near`` (in data units) share one text."""
+    groups: list[list[int]] = []
+    for i, (x, y) in enumerate(points):
+        for group in groups:
+            if abs(points[group[0]][0] - x) < near[0] and abs(points[group[0]][1] - y) < near[1]:
+                group.append(i)
+                break
+        else:
+            groups.append([i])
+    for group in groups:
+        shades = {colours[i] for i in group}
+        right = points[group[0]][0] > ax.get_xlim()[0] + 0.8 * np.ptp(ax.get_xlim())
+        ax.annotate(
+            " ".join(names[i] for i in group), points[group[0]], (-4 if right else 4, 4), textcoords="offset points",
+            fontsize=8, color=shades.pop() if len(shades) == 1 else BLACK, ha="right" if right else "left",
+        )  # fmt: skip

@@ -22,7 +22,7 @@ from helpers.attention.record import Readout
 from helpers.plots.figures import FIGURES
 from helpers.prompts.ioi import abc_prompts, ioi_prompts
 from helpers.prompts.tokens import tokenize
-from helpers.report import (
+from helpers.results import (
     answer,
     check_out,
     load_records,
@@ -34,7 +34,7 @@ from helpers.report import (
     shift_table,
 )
 
-REPORT = importlib.import_module("helpers.report")  # as an attribute of the package, report is the function
+REPORT = importlib.import_module("helpers.results")  # as an attribute of the package, report is the function
 
 
 def contents(folder: Path) -> dict[str, bytes]:
