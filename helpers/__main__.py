@@ -31,7 +31,8 @@ def main(argv: list[str] | None = None) -> int:
 def run(args: argparse.Namespace) -> int:
     """The experiment: two prompt sets through a model (or two saved records), to a report and a results folder."""
     check_out(args.out)
-    active, control = load_records(args.record) if args.record else _measure(args)
+    records = load_records(args.record) if args.record else _measure(args)
+    active, control = (record.at("END") for record in records)
     experiment = analyse(active, control, None if args.active else circuit_of(active.model))
     print(report(experiment))
     print(f"written to {save_results(experiment, args.out)}/")
@@ -41,14 +42,8 @@ def run(args: argparse.Namespace) -> int:
 def reproduce(args: argparse.Namespace) -> int:
     """The post's protocol on GPT-2 small against every published figure; exit status 0 only if all agree, 1 if not."""
     check_out(args.out)
-    if args.record:
-        records = active, control = load_records(args.record)
-    else:
-        model = load_model(args.model)
-        records = tuple(
-            record_attention(model, side, query="all", readout=True) for side in (ioi_prompts(), abc_prompts())
-        )
-        active, control = (record.at("END") for record in records)
+    records = load_records(args.record) if args.record else _measure_everywhere(args.model)
+    active, control = (record.at("END") for record in records)
     experiment = analyse(active, control, IOI_POST)
     card = scorecard(experiment)
     print(f"{describe(experiment)}\n\n{as_text(card)}\n")
@@ -71,6 +66,15 @@ def _measure(args: argparse.Namespace) -> tuple[AttentionRecord, AttentionRecord
         except ValueError as error:
             raise ValueError(f"{name} set, {error}") from None
     active, control = (record_attention(model, side, readout=not args.active) for side in prompts)
+    return active, control
+
+
+def _measure_everywhere(name: str) -> tuple[AttentionRecord, AttentionRecord]:
+    """The post's two sets, rows of every query position."""
+    model = load_model(name)
+    active, control = (
+        record_attention(model, side, query="all", readout=True) for side in (ioi_prompts(), abc_prompts())
+    )
     return active, control
 
 

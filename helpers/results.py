@@ -237,13 +237,13 @@ def check_out(out: str | Path) -> None:
 
 
 def load_records(folder: str | Path) -> tuple[AttentionRecord, AttentionRecord]:
-    """The two records of a results folder, END rows.
+    """The two records of a results folder, as they were saved.
 
     Raises:
         FileNotFoundError, ValueError: if there are none, or they are no records.
     """
     active, control = (AttentionRecord.load(Path(folder, "records", f"{name}.safetensors")) for name in SIDES)
-    return (active.at("END"), control.at("END")) if active.query == "all" else (active, control)
+    return active, control
 
 
 def _is_ours(marker: Path) -> bool:

@@ -12,6 +12,7 @@ from helpers.attention.capture import record_attention
 from helpers.demo.acceptance import examine, held_out_ioi, is_accepted
 from helpers.demo.build import find_causal_heads
 from helpers.demo.corpus import held_out
+from helpers.experiment import analyse
 from helpers.models.load import DEMO_FOLDER, load_model
 from helpers.prompts.ioi import abc_prompts, ioi_prompts
 from helpers.reference.demo import DEMO_SEEDS, causal_heads, circuit_of
@@ -94,3 +95,13 @@ def test_card_reports_all_three_seeds() -> None:
         table = pd.read_csv(DEMO_FOLDER / f"seed-{seed}" / "causal_heads.csv")
         for row in table[table.causal].itertuples():
             assert f"| {row.layer}.{row.head} |" in card
+
+
+def test_readme_states_what_the_experiment_finds(demo) -> None:
+    """The measured line of the README's table is what `make run` measures."""
+    sides = [record_attention(demo, side, progress=False) for side in (ioi_prompts(), abc_prompts())]
+    rankings = analyse(*sides, circuit_of("demo")).rankings
+    kl, chi = rankings["|dKL|"], rankings["|dchi|"]
+    line = f"{kl.n_circuit} causal heads of {kl.n_circuit + kl.n_other} (**measured** here, `make run`) |"
+    numbers = f" {kl.auroc:.3f} | {chi.auroc:.3f} | {kl.layer_auroc:.3f} |"
+    assert line + numbers in (DEMO_FOLDER.parents[2] / "README.md").read_text()

@@ -23,7 +23,7 @@ from helpers.plots.coupling import plot_correlation_matrix, plot_coupling_scatte
 from helpers.plots.figures import FIGURES, draw_all, most_shifted
 from helpers.plots.plane import common_n, plot_attainable, plot_head, plot_head_grid, plot_shift_arrows
 from helpers.plots.shifts import plot_shift_by_layer, plot_shift_distribution
-from helpers.plots.style import ACTIVE, CONTROL, GREY, RC, ROLE_COLOURS, mark_zero, role_colour, use_style
+from helpers.plots.style import ACTIVE, CONTROL, GREY, RC, ROLE_COLOURS, name_points, role_colour, use_style
 from helpers.reference import published
 from helpers.reference.circuits import IOI_POST
 from helpers.statistics.coupling import strongest_pairs, upper_triangle
@@ -67,11 +67,12 @@ def test_style_is_applied_only_when_asked() -> None:
     assert matplotlib.rcParams["svg.hashsalt"] != RC["svg.hashsalt"]
 
 
-def test_mark_zero(ax: Axes) -> None:
-    """One horizontal and one vertical line, through 0."""
-    mark_zero(ax)
-    horizontal, vertical = ax.lines
-    assert set(horizontal.get_ydata()) == set(vertical.get_xdata()) == {0}
+def test_neighbours_share_one_name(ax: Axes) -> None:
+    """Two points closer than ``near`` get one text in black (their colours differ), a far one its own in its colour."""
+    ax.set(xlim=(0, 1), ylim=(0, 1))
+    points = [(0.1, 0.1), (0.11, 0.1), (0.5, 0.5)]
+    name_points(ax, points, ["0.1", "0.2", "3.4"], [ACTIVE, CONTROL, GREY], near=(0.05, 0.05))
+    assert [(text.get_text(), text.get_color()) for text in ax.texts] == [("0.1 0.2", "#000000"), ("3.4", GREY)]
 
 
 # The plane
@@ -163,7 +164,7 @@ def test_arrows_of_all_heads(planted: Any, ax: Axes) -> None:
         for r in planted.table.itertuples()
     }
     assert {tuple(round(float(v), 9) for v in (*start, *end)) for start, end in arrows(ax)} == expected
-    assert sorted(labels(ax)) == sorted(f"{layer}.{head}" for layer, head in CIRCUIT.heads)
+    assert sorted(" ".join(labels(ax)).split()) == sorted(f"{layer}.{head}" for layer, head in CIRCUIT.heads)
     assert {t.get_text() for t in ax.get_legend().get_texts()} == {"Name Mover", "Induction", "other"}
     assert "log n" in ax.get_xlabel()
     assert r"\chi" in ax.get_ylabel()
@@ -172,7 +173,7 @@ def test_arrows_of_all_heads(planted: Any, ax: Axes) -> None:
 def test_arrows_of_the_published_figures(ax: Axes) -> None:
     """The published table draws by the same function: 23 arrows, 23 names."""
     plot_shift_arrows(ax, published.circuit_heads(), n=15)
-    assert len(arrows(ax)) == len(labels(ax)) == 23
+    assert len(arrows(ax)) == len(" ".join(labels(ax)).split()) == 23
 
 
 # Shifts
@@ -201,7 +202,7 @@ def test_shifts_by_layer(planted: Any, ax: Axes) -> None:
     np.testing.assert_allclose(circuit, table.loc[table.in_circuit, ["layer", "d_chi"]].abs())
     first = table[~table.in_circuit].assign(size=lambda t: t.d_chi.abs()).nlargest(3, "size")
     named = [*CIRCUIT.heads, *zip(first.layer, first["head"], strict=True)]
-    assert sorted(labels(ax)) == sorted(f"{layer}.{head}" for layer, head in named)
+    assert sorted(" ".join(labels(ax)).split()) == sorted(f"{layer}.{head}" for layer, head in named)
 
 
 # Correlations

@@ -218,13 +218,13 @@ def test_replay_gives_the_same_table(planted: Any, one_figure: None, tmp_path: P
 
 
 def test_records_of_all_positions_can_be_kept(planted: Any, one_figure: None, tmp_path: Path) -> None:
-    """records= keeps those of all queries; load_records gives back their END rows exactly; texts= are written."""
+    """records= keeps those of all queries; load_records gives them back, END rows exactly; texts= are written."""
     sides = tuple(toy_record(causal_rows([15] * 3, 4, 6, seed=seed), query="all") for seed in (0, 1))
     out = save_results(planted, tmp_path / "out", records=sides, texts={"more.txt": "more"})
     assert AttentionRecord.load(out / "records" / "active.safetensors").query == "all"
     for found, side in zip(load_records(out), sides, strict=True):
-        assert found.query == "END"
-        assert torch.equal(found.rows, side.at("END").rows)
+        assert found.query == "all"
+        assert torch.equal(found.at("END").rows, side.at("END").rows)
     assert (out / "more.txt").read_text() == "more"
 
 

@@ -37,6 +37,15 @@ are trained; `demo` is seed 0 whatever the diagnostics say.
 
 {accuracy}
 
+## How the recipe came about
+
+Two recipes before this one were dropped, on their accuracy and their patching tables. With 24 names, and then with 120,
+and an ABC sentence ending in one of its two first names, IOI was solved without noticing a repetition: one head in layer
+0 weighed all names at END and did nearly everything (three or four causal heads), and the second of these models failed
+the ABC rule. Ending half of the ABC sentences with "them" makes the repetition matter. (KL and chi of a half-trained
+model of the first recipe had been printed while the code was tested; they played no part.) Seeds can still differ: see
+which heads are causal below.
+
 ## Causal heads
 
 A head is causal if replacing its output, on {pairs} minimal pairs (an IOI prompt against the same prompt with S2

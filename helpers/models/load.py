@@ -83,7 +83,7 @@ def load_model(
 
 def _dtype(dtype: str | torch.dtype) -> torch.dtype:
     if dtype in DTYPES.values():
-        return dtype  # type: ignore[return-value]
+        return dtype
     if dtype not in DTYPES:
         raise ValueError(f"dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}")
     return DTYPES[str(dtype)]
