@@ -35,7 +35,7 @@ class Architecture(NamedTuple):
 ARCHITECTURES = {
     "gpt2": Architecture(
         transformers.GPT2Config,
-        {"n_layer": 2, "n_head": 4, "n_embd": 32, "n_positions": 64, "initializer_range": 0.3},
+        {"n_layer": 2, "n_head": 4, "n_embd": 32, "n_positions": 64, "initializer_range": 0.2},
     ),
     "gpt_neox": Architecture(
         transformers.GPTNeoXConfig, SMALL | {"intermediate_size": 64, "initializer_range": 0.3}

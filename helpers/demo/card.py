@@ -39,12 +39,12 @@ are trained; `demo` is seed 0 whatever the diagnostics say.
 
 ## How the recipe came about
 
-Two recipes before this one were dropped, on their accuracy and their patching tables. With 24 names, and then with 120,
-and an ABC sentence ending in one of its two first names, IOI was solved without noticing a repetition: one head in layer
-0 weighed all names at END and did nearly everything (three or four causal heads), and the second of these models failed
-the ABC rule. Ending half of the ABC sentences with "them" makes the repetition matter. (KL and chi of a half-trained
-model of the first recipe had been printed while the code was tested; they played no part.) Seeds can still differ: see
-which heads are causal below.
+Two recipes before this one were dropped, on accuracy and patching tables. With 24 names (stopped half-way) and then with
+120 (seed 0 finished), and every ABC sentence ending in one of its two first names, IOI was solved without noticing a
+repetition: one head in layer 0 weighed all names at END and did nearly everything, three or four heads were causal, and
+the finished model failed the ABC rule. In the present recipe half of the ABC sentences end with "them", which makes the
+repetition matter. (KL and chi of a half-trained model of the first recipe had been printed while the code was tested;
+they played no part.) Seeds still differ in how they solve the task: see which heads are causal below.
 
 ## Causal heads
 
