@@ -213,7 +213,7 @@ def test_refuses_the_folder_of_another_run(name: str, tiny: Any, other_model: An
     before = files(tmp_path)
     model = other_model if name == "other model" else tiny
     prompts = TEXTS[::-1] if name == "other prompts" else TEXTS
-    sentence = f"folder: '{tmp_path}/00000.safetensors' holds a record of other prompts or of another model"
+    sentence = f"folder: '{tmp_path}/00000.safetensors' holds a record of another run"
     with pytest.raises(ValueError, match="^" + re.escape(sentence)):
         record_all(model, prompts, tmp_path, chunk=4 if name == "other borders" else 3)
     assert files(tmp_path) == before

@@ -73,10 +73,15 @@ def record_attention(
             said[:, batch] = torch.stack([_read(logits[k], *answers[i]) for k, i in enumerate(batch)], dim=1)
         bar.update(len(batch))
     bar.close()
-    settings = {"dtype": str(model.cfg.dtype).removeprefix("torch."), "prepend_bos": prepend_bos}
+    settings = run_settings(model, prepend_bos)
     return AttentionRecord(
         tokenized, rows, query, model.cfg.model_name, settings, _windows(model), Readout(*said) if readout else None
     )
+
+
+def run_settings(model: TransformerBridge, prepend_bos: bool) -> dict[str, Any]:
+    """What a record keeps about how it was made."""
+    return {"dtype": str(model.cfg.dtype).removeprefix("torch."), "prepend_bos": prepend_bos}
 
 
 def _empty_rows(model: TransformerBridge, prompts: Sequence[TokenizedPrompt], query: str) -> Tensor:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from helpers.attention.capture import record_attention
+from helpers.attention.capture import record_attention, run_settings
 from helpers.attention.record import AttentionRecord, Readout
 from helpers.prompts.prompt import Prompt
 
@@ -33,15 +33,16 @@ def record_to_folder(
         chunk: prompts a file.
 
     Raises:
-        ValueError: as `record_attention`, with the chunk's number; or if the folder holds the record of other prompts
-            or of another model.
+        ValueError: as `record_attention`, with the chunk's number; or if the folder holds chunks of another run
+            (other prompts, model or options).
     """
     options = {"progress": False} | options
+    number = -1
     for number, some in enumerate(_chunks(prompts, chunk)):
-        path = Path(folder, f"{number:05}.safetensors")
+        path = _path(folder, number)
         if path.exists():
             record = AttentionRecord.load(path)
-            _check_same(record, some, model.cfg.model_name, path)
+            _check_same(record, some, model, options, path)
         else:
             try:
                 record = record_attention(model, some, **options)
@@ -49,6 +50,12 @@ def record_to_folder(
                 raise ValueError(f"chunk {number} (prompts from {number * chunk + 1}): {error}") from None
             record.save(path)
         yield record
+    if _path(folder, number + 1).exists():
+        raise ValueError(f"folder: {str(folder)!r} holds more chunks than these prompts make; choose a new folder")
+
+
+def _path(folder: str | Path, number: int) -> Path:
+    return Path(folder, f"{number:05}.safetensors")
 
 
 def load_folder(folder: str | Path) -> AttentionRecord:
@@ -69,6 +76,8 @@ def concatenate(records: Sequence[AttentionRecord]) -> AttentionRecord:
     Raises:
         ValueError: if they are of different models or query positions.
     """
+    if not records:
+        raise ValueError("records: expected at least one, got none")
     first = records[0]
     for record in records[1:]:
         if (record.model, record.query) != (first.model, first.query):
@@ -103,10 +112,24 @@ def _widen(rows: Tensor, longest: int, all_queries: bool) -> Tensor:
     return torch.nn.functional.pad(rows, (0, missing, 0, missing) if all_queries else (0, missing))
 
 
-def _check_same(record: AttentionRecord, prompts: Sequence[Prompt | str], model: str, path: Path) -> None:
-    texts = [p if isinstance(p, str) else p.text for p in prompts]
-    if record.model != model or [p.prompt.text for p in record.prompts] != texts:
+def _check_same(
+    record: AttentionRecord,
+    prompts: Sequence[Prompt | str],
+    model: TransformerBridge,
+    options: dict[str, Any],
+    path: Path,
+) -> None:
+    """Refuse to go on after a chunk that another run left."""
+    settings = run_settings(model, options.get("prepend_bos", True))
+    wanted = [Prompt(p) if isinstance(p, str) else p for p in prompts]
+    same = (
+        record.model == model.cfg.model_name
+        and record.query == options.get("query", "END")
+        and record.settings == settings
+        and (record.readout is not None) == options.get("readout", False)
+        and [p.prompt for p in record.prompts] == wanted
+    )
+    if not same:
         raise ValueError(
-            f"folder: {str(path)!r} holds a record of other prompts or of another model ({record.model}); "
-            "choose a new folder"
+            f"folder: {str(path)!r} holds a record of another run (other prompts, model or options); choose a new folder"
         )

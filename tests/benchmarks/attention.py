@@ -12,9 +12,7 @@ that of a whole fresh process that does one of the three.
 
 from __future__ import annotations
 
-import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -22,13 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
-from models import save_gpt2
-
-from helpers.demo.train import build_tokenizer
-from helpers.prompts.ioi import NAMES
+from common import in_fresh_process, peak_memory, save_model, text_of
 
 ROUNDS, PROMPTS, LENGTH, BATCH = 5, 100, 15, 32
 
@@ -39,7 +31,7 @@ def build(folder: Path) -> dict[str, Callable[[], object]]:
 
     model = load_model(str(folder), device="cpu")
     body = model.original_model.transformer
-    texts = [" ".join(["red"] * (LENGTH - 2) + [NAMES[i % len(NAMES)]]) for i in range(PROMPTS)]
+    texts = [text_of(LENGTH, i) for i in range(PROMPTS)]
     record = record_attention(model, texts, progress=False)
     ids = torch.tensor([prompt.ids for prompt in record.prompts])
 
@@ -60,7 +52,7 @@ def build(folder: Path) -> dict[str, Callable[[], object]]:
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
-        folder = save_gpt2(Path(scratch), build_tokenizer())
+        folder = save_model(Path(scratch))
         if len(sys.argv) == 2:
             return one(sys.argv[1], folder)
         runs = build(folder)
@@ -70,19 +62,14 @@ def main() -> None:
                 start = time.perf_counter()
                 run()
                 times[name].append(time.perf_counter() - start)
-        peaks = {name: peak(name) for name in runs}
+        peaks = {name: int(in_fresh_process(__file__, name)) for name in runs}
     report(times, peaks)
 
 
 def one(name: str, folder: Path) -> None:
     """In a fresh process: do one of the three, print the peak memory of the process in MB."""
     build(folder)[name]()
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
-
-
-def peak(name: str) -> int:
-    done = subprocess.run([sys.executable, __file__, name], capture_output=True, text=True, check=True)
-    return int(done.stdout.split()[-1])
+    print(peak_memory())
 
 
 def report(times: dict[str, list[float]], peaks: dict[str, int]) -> None:
