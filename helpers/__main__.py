@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     active, control = (record.at("END") for record in records)
     experiment = analyse(active, control, None if args.active else circuit_of(active.model))
     print(report(experiment))
-    print(f"written to {save_results(experiment, args.out)}/")
+    print(f"written to {save_results(experiment, args.out, records=records)}/")
     return 0
 
 
