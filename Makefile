@@ -2,7 +2,7 @@
 #   make run     the IOI experiment on the demo model: table, statistics, figures, answer
 #   make test    every test
 .DEFAULT_GOAL := help
-.PHONY: help run reproduce test lab notebooks bench lint demo-model clean
+.PHONY: help run reproduce test lab notebooks bench lint demo-model badges clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -38,11 +38,16 @@ lab: $(READY)    ## JupyterLab on the notebooks
 notebooks: $(READY)  ## re-execute every notebook in place
 	@$(BIN)/python notebooks/refresh.py
 
-bench: $(READY)  ## time and memory of the attention call against named alternatives
+bench: $(READY_TO_TEST)  ## time and memory of the attention call against named alternatives
 	@$(BIN)/python tests/benchmarks/attention.py
+	@$(BIN)/python tests/benchmarks/long_prompts.py
+	@$(BIN)/python tests/benchmarks/whole_run.py
 
 demo-model: $(READY)  ## train the demo models again (up to 90 minutes on 2 cores)
 	@$(BIN)/python -m helpers.demo.build
+
+badges:          ## Binder and Colab links in README.md: REPO=OWNER/NAME BRANCH=
+	@$(PYTHON) notebooks/badges.py $(if $(REPO),"$(REPO)") $(if $(BRANCH),--branch "$(BRANCH)")
 
 clean:           ## remove the environment, results and caches
 	rm -rf $(VENV) results build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

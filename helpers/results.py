@@ -263,6 +263,7 @@ def _write(experiment: Experiment, folder: Path, records: tuple[AttentionRecord,
     with rc_context(RC):  # type: ignore[arg-type]
         for name, figure in draw_all(experiment).items():
             figure.savefig(folder / "figures" / f"{name}.png")
+            figure.set_layout_engine("none")  # as it was laid out for the PNG
             figure.savefig(folder / "figures" / f"{name}.svg", metadata={"Date": None})
 
 

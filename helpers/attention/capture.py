@@ -116,8 +116,9 @@ def _forward(
     hooks: list[Any] = [(f"blocks.{layer}.attn.hook_pattern", keep) for layer in range(model.cfg.n_layers)]
     with torch.no_grad():
         try:
-            only_last: dict[str, Any] = {"logits_to_keep": 1} if with_logits else {}
-            logits = model.run_with_hooks(ids, fwd_hooks=hooks, **only_last)
+            # not output_attentions: it would hold the patterns of all layers until the pass ends
+            options: dict[str, Any] = {"output_attentions": False} | ({"logits_to_keep": 1} if with_logits else {})
+            logits = model.run_with_hooks(ids, fwd_hooks=hooks, **options)
         except _LastRowsTaken:
             return None
     return logits[:, -1].double().cpu()

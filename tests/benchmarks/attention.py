@@ -21,6 +21,7 @@ from pathlib import Path
 
 import torch
 from common import in_fresh_process, peak_memory, save_model, text_of
+from transformers import GPT2Model
 
 ROUNDS, PROMPTS, LENGTH, BATCH = 5, 100, 15, 32
 
@@ -30,7 +31,7 @@ def build(folder: Path) -> dict[str, Callable[[], object]]:
     from helpers import load_model, record_attention
 
     model = load_model(str(folder), device="cpu")
-    body = model.original_model.transformer
+    body = GPT2Model.from_pretrained(folder).eval()
     texts = [text_of(LENGTH, i) for i in range(PROMPTS)]
     record = record_attention(model, texts, progress=False)
     ids = torch.tensor([prompt.ids for prompt in record.prompts])

@@ -1,0 +1,271 @@
+"""Binder: the image that repo2docker would build from ``binder/``, and whether notebook 03 fits into its memory.
+
+No Docker: the Dockerfile is rendered and its commands are tried here, on copies of the repository.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import warnings
+from importlib.metadata import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import nbformat
+import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
+
+ROOT = Path(__file__).parent.parent
+START = ROOT / "binder" / "start"
+#: What the kernel may take of Binder's 2 GB: JupyterLab needs 0.12 GB, and a kernel above 2 GB is restarted.
+LIMIT = 1.6e9
+
+
+class Image(NamedTuple):
+    """What repo2docker makes of a folder."""
+
+    pack: str
+    python: str
+    dockerfile: str
+
+
+def render(folder: Path) -> Image:
+    """The image of a folder, from the first build pack that takes it (repo2docker's own choice)."""
+    with contextlib.chdir(folder), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # repo2docker's own imports are deprecated
+        from repo2docker import Repo2Docker
+
+        app = Repo2Docker()
+        pack: Any = next(pack for kind in app.buildpacks if (pack := kind(app.base_image)).detect())
+        pack.platform = "linux/amd64"
+        return Image(type(pack).__name__, pack.python_version, pack.render({"NB_USER": "jovyan", "NB_UID": "1000"}))
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """What the image's build reads of the repository."""
+    for name in ("requirements.txt", "pyproject.toml", "README.md", "LICENSE"):
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    shutil.copytree(ROOT / "binder", tmp_path / "binder")
+    (tmp_path / "helpers").mkdir()
+    (tmp_path / "helpers" / "__init__.py").touch()
+    return tmp_path
+
+
+def replace(file: Path, old: str, new: str) -> None:
+    text = file.read_text()
+    assert text.count(old) == 1
+    file.write_text(text.replace(old, new))
+
+
+# The Dockerfile
+
+
+def test_order_of_the_build() -> None:
+    """Python's build pack; the repository is copied before pip reads it, postBuild comes last, start is the entry."""
+    image = render(ROOT)
+    assert image.pack == "PythonBuildPack"
+    steps = [
+        r"^COPY .* src/ \$\{REPO_DIR\}/$",
+        r'^RUN .*/pip install .*-r "binder/requirements.txt"$',
+        r"^RUN \./binder/postBuild$",
+        r'^ENV R2D_ENTRYPOINT="\$\{REPO_DIR\}/binder/start"$',
+    ]
+    places = [[found.start() for found in re.finditer(step, image.dockerfile, re.MULTILINE)] for step in steps]
+    assert [len(place) for place in places] == [1, 1, 1, 1]
+    assert places == sorted(places)
+
+
+def refused_by(python: str) -> list[str]:
+    """Our own package and pinned requirements that do not run on this Python."""
+    pins = re.findall(r"^([\w-]+)==", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
+    assert len(pins) > 10
+    wanted = {name: metadata(name).get("Requires-Python") or "" for name in [*pins, "attention-head-diagnostics"]}
+    return [name for name, versions in wanted.items() if f"{python}.99" not in SpecifierSet(versions)]
+
+
+def test_python_version(copy: Path) -> None:
+    """3.11, on which every requirement runs; without runtime.txt it would be one that is refused."""
+    image = render(copy)
+    assert image.python == "3.11"
+    assert "environment.py-3.11-" in re.sub("-2e|-2d", lambda code: {"-2e": ".", "-2d": "-"}[code[0]], image.dockerfile)
+    assert refused_by(image.python) == []
+    (copy / "binder" / "runtime.txt").unlink()
+    assert "attention-head-diagnostics" in refused_by(render(copy).python)
+
+
+# The requirements
+
+
+def install(folder: Path) -> tuple[subprocess.CompletedProcess[str], list[dict[str, Any]]]:
+    """The Dockerfile's pip command, tried against what is installed here, and what pip would install besides."""
+    [command] = re.findall(r"^RUN \$\{KERNEL_PYTHON_PREFIX\}/bin/pip (.*)$", render(folder).dockerfile, re.MULTILINE)
+    report = folder / "report.json"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", *shlex.split(command), "--dry-run", "--no-index", "--no-build-isolation",
+         "--report", str(report)],
+        cwd=folder, env=environment | {"PIP_CONFIG_FILE": os.devnull}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return done, json.loads(report.read_text())["install"] if report.exists() else []
+
+
+@pytest.mark.slow
+def test_requirements(copy: Path) -> None:
+    """Pip finds every pinned requirement fulfilled here, and installs the repository itself, editable."""
+    done, missing = install(copy)
+    assert done.returncode == 0, done.stderr
+    assert [package["metadata"]["name"] for package in missing] == ["attention-head-diagnostics"]
+    assert missing[0]["download_info"] == {"url": copy.as_uri(), "dir_info": {"editable": True}}
+    assert "Requirement already satisfied: torch==" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("file", "old", "new", "message"),
+    [
+        ("binder/requirements.txt", "../requirements.txt", "requirements-all.txt", "Could not open requirements file"),
+        ("requirements.txt", "torch==", "torch==99.", "No matching distribution found for torch==99"),
+        ("requirements.txt", "numpy==", "numpy=", "Invalid requirement"),
+        ("pyproject.toml", '"scipy"', '"scipy<1"', "conflicting dependencies"),
+    ],
+    ids=["no such file", "no such version", "typing error", "pyproject against pins"],
+)
+def test_a_broken_requirement_is_noticed(copy: Path, file: str, old: str, new: str, message: str) -> None:
+    """A missing file, a version nobody has, a typing error, pyproject.toml against the pins: pip fails and says why."""
+    replace(copy / file, old, new)
+    done, missing = install(copy)
+    assert done.returncode != 0
+    assert missing == []
+    assert message in done.stderr
+
+
+def test_torch_is_the_cpu_build() -> None:
+    """An index of CPU builds is named; the pin takes its x.y.z+cpu as well as x.y.z, and pip prefers the former."""
+    first = (ROOT / "binder" / "requirements.txt").read_text().splitlines()[0]
+    assert re.fullmatch(r"--extra-index-url https://\S+/whl/cpu", first)
+    [line] = re.findall(r"^torch==.*$", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
+    pin = Requirement(line)
+    both = [version := str(pin.specifier).removeprefix("=="), f"{version}+cpu"]
+    assert max(pin.specifier.filter(both), key=Version) == both[1]
+
+
+# postBuild and start
+
+
+def post_build(folder: Path, hf: str | None) -> tuple[subprocess.CompletedProcess[str], list[str]]:
+    """Run postBuild as the Dockerfile does, with a script of this text as `hf` (None: there is none)."""
+    tools, said = folder / "tools", folder / "arguments"
+    tools.mkdir()
+    if hf is not None:
+        (tools / "hf").write_text(f'#!/bin/bash\nprintf "%s\\n" "$@" > {shlex.quote(str(said))}\n{hf}\n')
+        (tools / "hf").chmod(0o755)
+    done = subprocess.run(
+        ["./binder/postBuild"], cwd=folder, env={"PATH": str(tools), "HOME": str(folder)},
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    return done, said.read_text().split() if said.exists() else []
+
+
+def test_post_build_fetches_what_gpt2_small_needs(copy: Path) -> None:
+    """One download, of the hub name that `load_model("gpt2-small")` looks up, with weights, config and tokenizer."""
+    from helpers.models.load import ALIASES
+
+    done, arguments = post_build(copy, hf="exit 0")
+    assert (done.returncode, done.stdout) == (0, "")
+    verb, name, *files = arguments
+    assert (verb, name) == ("download", ALIASES["gpt2-small"])
+    assert {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"} <= set(files)
+
+
+@pytest.mark.parametrize("hf", ["exit 1", "kill -9 $$", None], ids=["fails", "is killed", "is not there"])
+def test_post_build_goes_on_without_the_model(copy: Path, hf: str | None) -> None:
+    """`hf` fails, dies or is missing: status 0 and a sentence that says so."""
+    done, arguments = post_build(copy, hf)
+    assert done.returncode == 0
+    assert "GPT-2 small could not be fetched" in done.stdout
+    assert bool(arguments) == (hf is not None)
+
+
+def test_a_post_build_that_fails_would_be_noticed(copy: Path) -> None:
+    """With its last line gone, and nothing said about failure, the same stub makes the script fail."""
+    script = copy / "binder" / "postBuild"
+    script.write_text(re.sub(r"\|\| echo .*\nexit 0\n", "\n", script.read_text()))
+    assert post_build(copy, hf="exit 1")[0].returncode == 1
+
+
+def test_post_build_speaks_to_the_real_hf(copy: Path) -> None:
+    """The installed `hf` understands the command: offline it fails for want of a network, not of grammar."""
+    _, arguments = post_build(copy, hf="exit 0")
+    environment = {"PATH": os.environ["PATH"], "HOME": str(copy), "HF_HOME": str(copy), "HF_HUB_OFFLINE": "1"}
+    hf = str(Path(sys.executable).parent / "hf")
+    done = subprocess.run([hf, *arguments], env=environment, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode != 0
+    assert "offline" in (done.stdout + done.stderr).lower()
+    assert "usage" not in (done.stdout + done.stderr).lower()
+
+
+def test_start_runs_the_command() -> None:
+    """`start` hands over to the command it is given: its words, its status, and two threads for torch."""
+    code = "import os, sys; print(sys.argv[1:], os.environ['OMP_NUM_THREADS']); sys.exit(3)"
+    done = subprocess.run(
+        [START, sys.executable, "-c", code, "two words", "*"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (3, "['two words', '*'] 2\n")
+
+
+# Memory
+
+#: Run argv[1], write it to argv[2], print the peak of the kernel's memory: of the processes this one has waited for.
+MEASURE = """
+import resource, sys
+from pathlib import Path
+import nbformat
+from nbclient import NotebookClient
+source = Path(sys.argv[1])
+notebook = nbformat.read(source, as_version=4)
+NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(source.parent)}}).execute()
+nbformat.write(notebook, sys.argv[2])
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+"""
+
+
+def peak(notebook: Path, executed: Path, **variables: str) -> int:
+    """Peak memory of the kernel in bytes, under Binder's own `start`."""
+    done = subprocess.run(
+        [START, sys.executable, "-c", MEASURE, notebook, executed],
+        env=os.environ | variables, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return int(done.stdout.split()[-1])
+
+
+def test_memory_is_measured(tmp_path: Path) -> None:
+    """A kernel that holds 0.5 GB for a moment has a peak of 0.5 to 0.7 GB."""
+    cells = [nbformat.v4.new_code_cell(code) for code in ("block = b'x' * 500_000_000", "del block")]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "block.ipynb")
+    assert 0.5e9 < peak(tmp_path / "block.ipynb", tmp_path / "executed.ipynb") < 0.7e9
+
+
+@pytest.mark.slow
+def test_notebook_03_fits_into_binder(words: Any, tmp_path: Path) -> None:
+    """With random weights of GPT-2 small's shape and vocabulary, notebook 03 runs in less than 1.6 GB."""
+    from models import save_gpt2
+
+    folder = save_gpt2(tmp_path / "stand-in", words)
+    weights = (folder / "model.safetensors").stat().st_size
+    assert 0.49e9 < weights < 0.51e9
+    [notebook] = (ROOT / "notebooks").glob("03_*.ipynb")
+    executed = tmp_path / "executed.ipynb"
+    used = peak(notebook, executed, MODEL=str(folder), HF_HUB_OFFLINE="1")
+    assert f"{folder}: 12 layers of 12 heads" in executed.read_text()
+    assert weights + 0.2e9 < used < LIMIT, f"{used / 1e9:.2f} GB"
