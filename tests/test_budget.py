@@ -217,7 +217,9 @@ REFUSED_SCORES = {
 def test_refuses_scores(z: object) -> None:
     """Scores are a finite vector of at least one; a mask is said by the null, not by -inf."""
     for call in (lambda: tempered(z, 1.0), lambda: budget(z, 1.0), lambda: budget_ceiling(z)):
-        with pytest.raises(ValueError, match=r"z: expected (finite scores, got (nan|-inf)|scores of shape \(n,\), got shape)"):
+        with pytest.raises(
+            ValueError, match=r"z: expected (finite scores, got (nan|-inf)|scores of shape \(n,\), got shape)"
+        ):
             call()
 
 

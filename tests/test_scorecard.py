@@ -6,8 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from models import random_rows, toy_prompt, toy_record
+from scipy.optimize import least_squares
+from scipy.special import log_softmax, softmax
 
+from helpers.attention.record import AttentionRecord
 from helpers.diagnostics.heads import HeadDiagnostics
 from helpers.experiment import Experiment, analyse
 from helpers.reference import published
@@ -40,6 +44,59 @@ def with_published_means(run: Experiment, nudge: dict[tuple[int, int], float] | 
             values = [getattr(row, column) for column in columns]
             table.loc[(row.layer, row.head), columns] = np.array(values) + (nudge or {}).get((row.layer, row.head), 0.0)
     return replace(run, table=table.reset_index())
+
+
+def row_with(kl: float, chi: float, n: int = 15) -> np.ndarray:
+    """A row of n weights with the given normalised KL and chi, by least squares over its scores from several starts."""
+
+    def miss(z: np.ndarray) -> np.ndarray:
+        row = softmax(z)
+        log_row, log_n = log_softmax(z), np.log(n)
+        mean = row @ log_row
+        return np.array([(log_n + mean) / log_n - kl, row @ (log_row - mean) ** 2 / log_n**2 - chi])
+
+    rng = np.random.default_rng(0)
+    starts = [
+        rng.normal(0, spread, n) + favourite * np.eye(n)[0] for favourite in (1, 3, 6, 9) for spread in (0.3, 1, 2, 4)
+    ]
+    fits = []
+    for start in starts:
+        fits.append(least_squares(miss, start, xtol=1e-12, ftol=1e-12, gtol=1e-12, max_nfev=200))
+        if fits[-1].cost < 1e-10:
+            break
+    return softmax(min(fits, key=lambda fit: fit.cost).x)
+
+
+@pytest.fixture(scope="module")
+def published_records(random_run: Experiment) -> list[AttentionRecord]:
+    """Attention records whose rows have the published means, head by head, in every prompt; other heads are random."""
+    sides = []
+    for record, kl, chi in (
+        (random_run.active, "kl_active", "chi_active"),
+        (random_run.control, "kl_control", "chi_control"),
+    ):
+        rows = record.rows.clone()
+        for frame in (published.circuit_heads(), published.OTHER_HEADS):
+            for head in frame.itertuples():
+                rows[:, head.layer, head.head] = torch.tensor(row_with(getattr(head, kl), getattr(head, chi))).float()
+        sides.append(replace(record, rows=rows))
+    return sides
+
+
+def test_a_record_with_the_published_means_passes(published_records: list[AttentionRecord]) -> None:
+    """Rows built to have the published KL and chi pass all 150 lines about heads, from the record on."""
+    heads = scorecard(analyse(*published_records, IOI_POST)).query("section == 'heads'")
+    assert heads.agrees.all(), heads[~heads.agrees].to_string()
+
+
+def test_a_record_with_one_head_nudged_fails_for_that_head(published_records: list[AttentionRecord]) -> None:
+    """Head 9.6 with its active KL 0.002 higher fails exactly the lines of 9.6 that depend on it."""
+    head = published.circuit_heads().query("layer == 9 and head == 6").iloc[0]
+    active, control = published_records
+    rows = active.rows.clone()
+    rows[:, 9, 6] = torch.tensor(row_with(head.kl_active + 0.002, head.chi_active)).float()
+    heads = scorecard(analyse(replace(active, rows=rows), control, IOI_POST)).query("section == 'heads'")
+    assert set(heads[~heads.agrees].what) == {"9.6 kl_active", "9.6 d_kl"}
 
 
 def test_a_random_model_fails(random_run: Experiment) -> None:
