@@ -9,6 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 READY_TO_TEST := $(VENV)/.ready-to-test
+BROWSER := $(VENV)/.browser
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 # make run MODEL=gpt2-small N=100 ACTIVE=active.txt CONTROL=control.txt OUT=folder RECORD=folder
@@ -24,7 +25,7 @@ run: $(READY)    ## the experiment: MODEL= N= ACTIVE= CONTROL= RECORD= OUT=
 reproduce: $(READY)  ## GPT-2 small against every published figure: MODEL= RECORD= OUT=
 	@$(BIN)/python -m helpers reproduce $(OPTIONS)
 
-test: $(READY_TO_TEST) lint  ## every test: lint, unit, doctest, notebooks
+test: $(READY_TO_TEST) $(BROWSER) lint  ## every test: lint, unit, doctest, notebooks
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --nbval --nbval-current-env --nbval-cell-timeout=240 tests helpers notebooks
 
 lint: $(READY_TO_TEST)  ## ruff and mypy
@@ -62,4 +63,10 @@ $(READY): $(BIN)/python requirements.txt pyproject.toml
 
 $(READY_TO_TEST): $(READY) tests/requirements.txt
 	$(BIN)/python -m pip install --quiet -r tests/requirements.txt
+	@touch $@
+
+$(BROWSER): $(READY)
+	@command -v chromium >/dev/null \
+	  || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } \
+	  || echo "No Chromium, and none could be installed: the browser test will be skipped."
 	@touch $@

@@ -1,0 +1,1 @@
+"""The playground: `playground` holds plain functions, `app` the ipywidgets around them."""
