@@ -257,14 +257,15 @@ def test_memory_is_measured(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_notebook_03_fits_into_binder(words: Any, tmp_path: Path) -> None:
-    """With random weights of GPT-2 small's shape and vocabulary, notebook 03 runs in less than 1.6 GB."""
+@pytest.mark.parametrize("number", ["03", "04"])
+def test_notebook_fits_into_binder(number: str, words: Any, tmp_path: Path) -> None:
+    """With random weights of GPT-2 small's shape and vocabulary, the notebook runs in less than 1.6 GB."""
     from models import save_gpt2
 
     folder = save_gpt2(tmp_path / "stand-in", words)
     weights = (folder / "model.safetensors").stat().st_size
     assert 0.49e9 < weights < 0.51e9
-    [notebook] = (ROOT / "notebooks").glob("03_*.ipynb")
+    [notebook] = (ROOT / "notebooks").glob(f"{number}_*.ipynb")
     executed = tmp_path / "executed.ipynb"
     used = peak(notebook, executed, MODEL=str(folder), HF_HUB_OFFLINE="1")
     assert f"{folder}: 12 layers of 12 heads" in executed.read_text()

@@ -53,7 +53,7 @@ RUN_ALL = """async () => {
 }"""
 
 
-def wait_for_server(url: str, server: subprocess.Popen[bytes], seconds: float = 60) -> None:
+def wait_for_server(url: str, server: subprocess.Popen[bytes], seconds: float = 180) -> None:
     """Until the server answers."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -111,13 +111,13 @@ def page(lab: str, tmp_path: Path) -> Iterator[Any]:
         context = playwright.chromium.launch_persistent_context(
             str(tmp_path / "profile"), executable_path=CHROMIUM, args=FLAGS, viewport={"width": 1300, "height": 1500}
         )
-        context.set_default_timeout(20_000)
+        context.set_default_timeout(180_000)
         page = context.pages[0]
         page.goto(lab, wait_until="domcontentloaded")
         page.wait_for_function("() => window.jupyterapp?.shell?.currentWidget")
-        page.wait_for_function(READY, arg=NOTEBOOK, timeout=60_000)
+        page.wait_for_function(READY, arg=NOTEBOOK, timeout=180_000)
         page.evaluate(RUN_ALL)
-        page.wait_for_function("() => window.allRan !== undefined", timeout=120_000)
+        page.wait_for_function("() => window.allRan !== undefined", timeout=300_000)
         assert page.evaluate("() => window.allRan") is True
         yield page
         context.close()
@@ -145,11 +145,11 @@ def run_and_wait(page: Any) -> None:
     page.wait_for_function(
         """() => [...document.querySelectorAll('.jupyter-button')].some(
             b => b.textContent.trim() === 'Run' && !b.disabled)""",
-        timeout=60_000,
+        timeout=180_000,
     )
 
 
-def changed(read: Any, before: Any, seconds: float = 20) -> Any:
+def changed(read: Any, before: Any, seconds: float = 180) -> Any:
     """What ``read()`` gives once it no longer gives ``before``."""
     end = time.monotonic() + seconds
     while (now := read()) == before:
@@ -167,7 +167,7 @@ def test_playground(page: Any, folder: Path) -> None:
     active.wait_for()
 
     button(page, "Run").click()
-    page.locator(".widget-gridbox .jupyter-button").nth(47).wait_for(timeout=60_000)
+    page.locator(".widget-gridbox .jupyter-button").nth(47).wait_for(timeout=180_000)
     page.wait_for_function("() => document.querySelector('.widget-gridbox button').title.includes('shift of KL')")
     run_and_wait(page)
     first = colours(page)
