@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 from helpers.attention.record import AttentionRecord, Readout
 from helpers.prompts.prompt import Prompt
-from helpers.prompts.tokens import TokenizedPrompt, by_length, tokenize
+from helpers.prompts.tokens import TokenizedPrompt, by_length, first_token, tokenize
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -128,7 +128,7 @@ def _answer_ids(tokenizer: Any, prompt: Prompt) -> tuple[int | None, int | None]
     """First token of the answer and of the foil as they would follow the prompt."""
 
     def first(word: str | None) -> int | None:
-        return None if word is None else tokenizer(" " + word, add_special_tokens=False)["input_ids"][0]
+        return None if word is None else first_token(tokenizer, word)
 
     return first(prompt.answer), first(prompt.foil)
 

@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 
 from helpers.attention.capture import tokenize_for
 from helpers.prompts.prompt import Prompt
+from helpers.prompts.tokens import first_token
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -140,7 +141,7 @@ class _Pairs:
 def _first_token(model: TransformerBridge, word: str | None) -> int:
     if word is None:
         raise ValueError("clean: expected prompts with an answer and a foil, got one without")
-    return model.tokenizer(" " + word, add_special_tokens=False)["input_ids"][0]
+    return first_token(model.tokenizer, word)
 
 
 def head_effects(run: PatchingRun, *, level: float = 0.95, n_resamples: int = 2000, seed: int = 0) -> pd.DataFrame:

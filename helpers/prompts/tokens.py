@@ -120,6 +120,11 @@ def readable(tokenizer: Any, token_id: int) -> str:
     return str(tokenizer.decode([token_id]))
 
 
+def first_token(tokenizer: Any, word: str) -> int:
+    """First token of a word as it would follow a prompt."""
+    return tokenizer(" " + word, add_special_tokens=False)["input_ids"][0]
+
+
 def notes(prompts: Sequence[TokenizedPrompt]) -> list[str]:
     """What is allowed but should be known before any number is read, one sentence each.
 
