@@ -12,6 +12,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib import rc_context
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
 
 from helpers.attention.record import AttentionRecord
 from helpers.experiment import Experiment
@@ -262,9 +265,15 @@ def _write(experiment: Experiment, folder: Path, records: tuple[AttentionRecord,
         record.save(folder / "records" / f"{name}.safetensors", compact=True)
     with rc_context(RC):  # type: ignore[arg-type]
         for name, figure in draw_all(experiment).items():
-            figure.savefig(folder / "figures" / f"{name}.png")
-            figure.set_layout_engine("none")  # as it was laid out for the PNG
-            figure.savefig(folder / "figures" / f"{name}.svg", metadata={"Date": None})
+            _save_figure(figure, folder / "figures" / name)
+
+
+def _save_figure(figure: Figure, path: Path) -> None:
+    """PNG and SVG with one layout and one drawing each (`savefig` draws twice, which is most of the time of a run)."""
+    figure.set_dpi(RC["savefig.dpi"])
+    FigureCanvasAgg(figure).print_png(f"{path}.png")
+    figure.set_layout_engine("none")  # as it was laid out for the PNG
+    FigureCanvasSVG(figure).print_svg(f"{path}.svg", metadata={"Date": None})
 
 
 def _statistics(experiment: Experiment) -> dict:

@@ -68,6 +68,8 @@ def plot_head_grid(
         ax.tick_params(labelsize=8)
     for ax in grid[len(heads) :]:
         ax.set_axis_off()
+    for ax in grid[max(0, len(heads) - columns) : len(heads)]:  # the lowest of each column, also above an empty place
+        ax.tick_params(labelbottom=True)
     fig.supxlabel(KL_LABEL, fontsize=10)
     fig.supylabel(CHI_LABEL, fontsize=10)
     return list(grid[: len(heads)])

@@ -1,58 +1,85 @@
 """Where the time of ``make run`` goes, and whether memory grows with the number of prompts: part of ``make bench``.
 
-Phases of the experiment on the post's 100 prompts with a random model of GPT-2 small's shape; then the peak memory of
-recording 100 and 5,000 prompts on the demo model, in fresh processes, beside the size of the record itself.
+Phases of the experiment on the post's 100 prompts, with the demo model and with a random model of GPT-2 small's shape
+(imports are paid once and shown beside both); then the peak memory of recording 100 and 5,000 prompts on the demo
+model, in fresh processes, beside the size of the record itself.
 """
 
 from __future__ import annotations
 
+import importlib
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch  # noqa: F401  (what comes after torch is ours)
 
-SECONDS: dict[str, float] = {}
+if TYPE_CHECKING:
+    from helpers import Circuit
+
+Phases = dict[str, float]
 
 
 @contextmanager
-def phase(name: str) -> Iterator[None]:
+def phase(seconds: Phases, name: str) -> Iterator[None]:
     start = time.perf_counter()
     yield
-    SECONDS[name] = time.perf_counter() - start
+    seconds[name] = time.perf_counter() - start
 
 
 def main() -> None:
-    with phase("import helpers"):
+    imports: Phases = {}
+    with phase(imports, "import helpers"):
         import helpers
-    from common import in_fresh_process, save_model
-
     if len(sys.argv) == 2:
         return print(peak(int(sys.argv[1])))
+    with phase(imports, "import transformers and TransformerLens"):
+        importlib.import_module("transformer_lens.model_bridge")
+    with phase(imports, "import statistics and plots"):
+        importlib.import_module("helpers.results")
+    from common import in_fresh_process, save_model
+
     with tempfile.TemporaryDirectory() as scratch:
-        folder = save_model(Path(scratch, "model"))
-        with phase("load (transformers and TransformerLens are imported here)"):
-            model = helpers.load_model(str(folder), device="cpu")
-        with phase("forward passes"):
-            sides = [
-                helpers.record_attention(model, p(), progress=False) for p in (helpers.ioi_prompts, helpers.abc_prompts)
-            ]
-        with phase("import statistics and plots"):
-            analyse: Callable = helpers.analyse
-            save_results: Callable = helpers.save_results
-        with phase("KL, chi, statistics"):
-            experiment = analyse(*sides, helpers.IOI_POST)
-        with phase("table, figures, records"):
-            save_results(experiment, Path(scratch, "results"))
-    total = sum(SECONDS.values())
-    for name, seconds in SECONDS.items():
-        print(f"{seconds:7.2f} s  {seconds / total:5.1%}  {name}")
-    print(f"{total:7.2f} s         all")
+        random = str(save_model(Path(scratch, "model")))
+        for title, name, circuit in (
+            ("the demo model (make run)", "demo", helpers.circuit_of("demo")),
+            ("a random model of GPT-2 small's shape", random, helpers.IOI_POST),
+        ):
+            report(title, imports, experiment(name, circuit, Path(scratch, "results")))
     few, many = (int(in_fresh_process(__file__, n)) for n in (100, 5000))
     print(f"peak memory of recording: {few} MB for 100 prompts, {many} MB for 5,000 (their record is 14 MB)")
+
+
+def experiment(name: str, circuit: Circuit | None, out: Path) -> Phases:
+    """What ``make run`` does after its imports, timed phase by phase."""
+    import helpers
+
+    seconds: Phases = {}
+    with phase(seconds, "load the model"):
+        model = helpers.load_model(name, device="cpu")
+    with phase(seconds, "forward passes"):
+        sides = [
+            helpers.record_attention(model, prompts(), readout=True, progress=False)
+            for prompts in (helpers.ioi_prompts, helpers.abc_prompts)
+        ]
+    with phase(seconds, "KL, chi, statistics"):
+        analysed = helpers.analyse(*sides, circuit)
+    with phase(seconds, "table, figures, records"):
+        helpers.save_results(analysed, out)
+    return seconds
+
+
+def report(title: str, imports: Phases, seconds: Phases) -> None:
+    total = sum(seconds.values())
+    print(f"{title}: {sum(imports.values()):.1f} s of imports, {total:.1f} s of computing")
+    for name, value in imports.items():
+        print(f"{value:7.2f} s         {name}")
+    for name, value in seconds.items():
+        print(f"{value:7.2f} s  {value / total:5.1%}  {name}")
 
 
 def peak(n: int) -> int:
