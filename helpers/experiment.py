@@ -8,7 +8,9 @@ import numpy as np
 import pandas as pd
 
 from helpers.attention.record import AttentionRecord
+from helpers.diagnostics.distances import DISTANCES
 from helpers.diagnostics.heads import HeadDiagnostics, diagnose
+from helpers.diagnostics.shapes import SHAPES, shape_shift
 from helpers.prompts.tokens import compare_notes
 from helpers.reference.circuits import Circuit
 from helpers.statistics.coupling import Coupling, correlations, couple_heads
@@ -28,7 +30,8 @@ class Experiment:
         kl_chi_active, kl_chi_control: KL and chi of every prompt and head.
         table: one row a head: layer, head, role, in_circuit; KL and chi means on both sets (``kl_active``, …), shifts
             active - control (``d_kl``, ``d_chi``) with bootstrap intervals (``_low``, ``_high``), and a two-sided test
-            over prompts (``_p``, ``_q``).
+            over prompts (``_p``, ``_q``); then the mean shift of every other number in `SHAPES` (``d_max_weight``, …)
+            and, where the two sets are matched prompt by prompt, mean distances of rows (`DISTANCES`; else NaN).
         circuit: the heads that are known to matter, or None.
         rankings: for each of `SCORES`, how it ranks circuit heads; empty without a circuit.
         correlations: over heads, as post 2 lists them.
@@ -57,7 +60,7 @@ def analyse(active: AttentionRecord, control: AttentionRecord, circuit: Circuit 
     """
     _check(active, control, circuit)
     sides = diagnose(active), diagnose(control)
-    table = _head_table(*sides, circuit)
+    table = pd.concat([_head_table(*sides, circuit), _further_columns(active, control)], axis=1)
     return Experiment(
         active=active,
         control=control,
@@ -99,6 +102,28 @@ def _head_table(active: HeadDiagnostics, control: HeadDiagnostics, circuit: Circ
     role = [circuit.role(*head) if circuit else "unknown" for head in heads.itertuples(index=False)]
     in_circuit = np.array([r not in ("other", "unknown") for r in role])
     return pd.concat([heads.assign(role=role, in_circuit=in_circuit), *parts], axis=1)
+
+
+def shape_columns() -> dict[str, str]:
+    """Name of each further number -> its column in the table, e.g. ``"max weight"`` -> ``"d_max_weight"``."""
+    shifts = {name: f"d_{_slug(name)}" for name in SHAPES if name not in ("KL", "chi")}
+    return shifts | {name: _slug(name) for name in DISTANCES}
+
+
+def _further_columns(active: AttentionRecord, control: AttentionRecord) -> pd.DataFrame:
+    columns = shape_columns()
+    shifts = {columns[name]: shape_shift(name, active, control).ravel() for name in SHAPES if name in columns}
+    matched = [len(p) for p in active.prompts] == [len(p) for p in control.prompts]
+    n_heads = active.n_layers * active.n_heads
+    distances = {
+        columns[name]: distance(active.rows, control.rows).mean(0).ravel() if matched else np.full(n_heads, np.nan)
+        for name, distance in DISTANCES.items()
+    }
+    return pd.DataFrame(shifts | distances)
+
+
+def _slug(name: str) -> str:
+    return name.lower().replace(",", "").replace(" ", "_").replace("-", "_")
 
 
 def _check(active: AttentionRecord, control: AttentionRecord, circuit: Circuit | None) -> None:

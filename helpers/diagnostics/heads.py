@@ -1,4 +1,4 @@
-"""KL and chi of every head in an attention record."""
+"""KL and chi of every head in an attention record, and their parts."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from helpers.attention.record import AttentionRecord
+from helpers.diagnostics.plane import split_sink
 from helpers.diagnostics.rows import kl_selectivity, susceptibility
 
 
@@ -31,3 +32,38 @@ def diagnose(record: AttentionRecord) -> HeadDiagnostics:
     kl[usable.numpy()] = kl_selectivity(rows, mask=mask).numpy()
     chi[usable.numpy()] = susceptibility(rows, mask=mask).numpy()
     return HeadDiagnostics(kl, chi)
+
+
+@dataclass(frozen=True)
+class SinkDiagnostics:
+    """KL and chi of every row, split into "how much goes to the sink" and "how the rest is spread".
+
+    Arrays of shape ``(prompt, layer, head)`` in the units of `HeadDiagnostics`: ``kl_sink + kl_rest`` = KL,
+    ``chi_between + chi_within`` = chi; ``weight`` is what the sink gets. NaN where the sink is not visible.
+    """
+
+    weight: Float[np.ndarray, "prompt layer head"]
+    kl_sink: Float[np.ndarray, "prompt layer head"]
+    kl_rest: Float[np.ndarray, "prompt layer head"]
+    chi_between: Float[np.ndarray, "prompt layer head"]
+    chi_within: Float[np.ndarray, "prompt layer head"]
+
+
+def diagnose_sink(record: AttentionRecord) -> SinkDiagnostics:
+    """Split KL and chi of every row of one query position at key 0, the BOS sink (`split_sink`).
+
+    Raises:
+        ValueError: if the record holds all query positions.
+    """
+    if record.query == "all":
+        raise ValueError("record: expected the rows of one query position; choose one with record.at(position)")
+    visible = record.visible().expand(record.rows.shape)
+    n = visible.sum(-1)
+    parts = np.full((5, *n.shape), np.nan)
+    for size in n.unique().tolist():
+        here = (n == size) & visible[..., 0]
+        if size > 1 and here.any():
+            split = split_sink(record.rows[here][..., :size])
+            scale = np.log(size) ** np.array([0, 1, 1, 2, 2])
+            parts[:, here.numpy()] = np.stack([part.numpy() for part in split]) / scale[:, None]
+    return SinkDiagnostics(*parts)

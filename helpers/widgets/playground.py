@@ -17,7 +17,8 @@ from matplotlib.figure import Figure
 from helpers.attention.capture import record_attention
 from helpers.attention.record import AttentionRecord
 from helpers.attention.stream import concatenate
-from helpers.experiment import Experiment, analyse
+from helpers.diagnostics.distances import DISTANCES
+from helpers.experiment import Experiment, analyse, shape_columns
 from helpers.plots.rows import token_strips
 from helpers.plots.style import BLACK, RC, head_name
 from helpers.reference.circuits import Head
@@ -28,7 +29,12 @@ MEASURES = {
     "shift of KL": "d_kl", "shift of chi": "d_chi",
     "significance of the KL shift (q)": "d_kl_q", "significance of the chi shift (q)": "d_chi_q",
     "KL, active": "kl_active", "KL, control": "kl_control", "chi, active": "chi_active", "chi, control": "chi_control",
+} | {
+    name if name in DISTANCES else f"shift of {name}": column for name, column in shape_columns().items()
 }  # fmt: skip
+
+#: Colour of a head for which a measure is not defined (no visible BOS; distances of sets that are no pairs).
+UNDEFINED = "#dddddd"
 
 #: Attention rows are drawn over at most this many tokens: the first and the last ones.
 MOST_TOKENS = 40
@@ -125,7 +131,7 @@ def grid_values(experiment: Experiment, measure: str) -> np.ndarray:
 def colour_scale(experiment: Experiment, measure: str) -> ScalarMappable:
     """Orange for more on active prompts and purple for less; q on a logarithmic scale, darkest where smallest."""
     values, column = grid_values(experiment, measure), MEASURES[measure]
-    largest = max(float(np.abs(values).max()), 1e-6)
+    largest = max(float(np.nan_to_num(np.abs(values)).max()), 1e-6)
     if column.endswith("_q"):
         return ScalarMappable(LogNorm(1e-3, 1, clip=True), "Oranges_r")
     if column.startswith("d_"):
@@ -138,7 +144,7 @@ def grid_cells(experiment: Experiment, measure: str) -> list[Cell]:
     values, scale = grid_values(experiment, measure), colour_scale(experiment, measure)
     cells = []
     for (layer, head), value in np.ndenumerate(values):
-        name, colour = head_name(layer, head), to_hex(scale.to_rgba(value))  # type: ignore[arg-type]
+        name, colour = head_name(layer, head), UNDEFINED if np.isnan(value) else to_hex(scale.to_rgba(value))  # type: ignore[arg-type]
         text = f"head {name}, {measure}: {_number(value, measure)}"
         cells.append(Cell((layer, head), name, text, colour, _ink(colour)))
     return cells
@@ -146,6 +152,8 @@ def grid_cells(experiment: Experiment, measure: str) -> list[Cell]:
 
 def _number(value: float, measure: str) -> str:
     column = MEASURES[measure]
+    if np.isnan(value):
+        return "n/a"
     if column.endswith("_q"):
         return f"{value:.2g}"
     return f"{round(value, 3) + 0.0:{'+' if column.startswith('d_') else ''}.3f}"
@@ -160,7 +168,7 @@ def _ink(colour: str) -> str:
 def strongest(experiment: Experiment, measure: str) -> Head:
     """The head that the grid's colours point at: the largest value or shift, or the smallest q."""
     values = grid_values(experiment, measure)
-    at = values.argmin() if MEASURES[measure].endswith("_q") else np.abs(values).argmax()
+    at = values.argmin() if MEASURES[measure].endswith("_q") else np.nan_to_num(np.abs(values)).argmax()
     layer, head = np.unravel_index(at, values.shape)
     return int(layer), int(head)
 

@@ -1,0 +1,169 @@
+"""Minimal pairs: what a head does to one prompt and to its twin, tested by flipping signs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from scipy import stats
+
+from helpers.statistics.shifts import PerPrompt, check_sides, head_index
+
+#: Differences smaller than this (in normalised units) are rounding of float32 attention, not movement.
+RESOLUTION = 1e-6
+
+
+def paired_tests(
+    active: PerPrompt,
+    control: PerPrompt,
+    *,
+    n_flips: int = 10_000,
+    level: float = 0.95,
+    n_resamples: int = 2000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Does a head move within pairs? A sign-flip test a head, with its false-discovery rate.
+
+    Under the null hypothesis the two members of a pair are exchangeable, so each difference d_k is as likely as
+    -d_k. p = (1 + #{flips with |mean d| >= observed}) / (1 + flips), two-sided; the same flips for all heads.
+
+    Args:
+        active, control: one diagnostic, arrays of shape ``(pair, layer, head)``, pair k of both sides together.
+
+    Returns:
+        One row a head: layer, head, shift (mean of active - control), low, high (percentile bootstrap over pairs), p,
+        q (Benjamini-Hochberg over heads).
+
+    Raises:
+        ValueError: as `helpers.statistics.shifts.head_shifts`, and if the sides have different numbers of prompts.
+    """
+    d = differences(active, control).reshape(len(active), -1)
+    interval = stats.bootstrap(
+        (d,), np.mean, axis=0, vectorized=True, confidence_level=level, n_resamples=n_resamples, batch=200,
+        method="percentile", rng=np.random.default_rng(seed),
+    ).confidence_interval  # fmt: skip
+    observed, null = d.mean(0), _flips(len(d), n_flips, seed) @ d / len(d)
+    p = _p_values(np.abs(observed), np.abs(null))
+    table = head_index(*active.shape[1:]).assign(shift=observed, low=interval.low, high=interval.high)
+    return table.assign(p=p, q=stats.false_discovery_control(p))
+
+
+def position_scan(
+    active: Float[np.ndarray, "pair layer head position"],
+    control: Float[np.ndarray, "pair layer head position"],
+    positions: Sequence[str],
+    *,
+    n_flips: int = 10_000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Where does a head move most, and is that more than looking at many positions finds by chance?
+
+    At each position t = sum(d) / sqrt(sum(d^2)), which does not depend on the scale of the diagnostic there; a head's
+    statistic is the largest |t| over positions. Flipping the sign of a whole pair (all heads and positions together)
+    gives its null distribution, so p is corrected for the number of positions and for their correlation.
+
+    Returns:
+        One row a head: layer, head, position (of the largest |t|), shift (mean difference there), t, p, q (over heads).
+
+    Raises:
+        ValueError: if shapes do not match, or a value is not finite.
+    """
+    if active.shape[-1] != len(positions):
+        raise ValueError(f"positions: expected a name for each of {active.shape[-1]} positions, got {len(positions)}")
+    shape = active.shape
+    flat = (side.reshape(len(side), -1, shape[-1]) for side in (active, control))
+    d = differences(*flat)
+    size = np.sqrt((d**2).sum(0))
+    scale = np.where(size > 0, size, np.inf)
+    observed = d.sum(0) / scale
+    flips = _flips(len(d), n_flips, seed)
+    null = np.stack([np.abs(flips @ d[:, h] / scale[h]).max(-1) for h in range(d.shape[1])], axis=1)
+    p = _p_values(np.abs(observed).max(-1), null)
+    best = np.abs(observed).argmax(-1)
+    every = np.arange(len(best))
+    return head_index(*shape[1:3]).assign(
+        position=[positions[b] for b in best],
+        shift=d.mean(0)[every, best],
+        t=observed[every, best],
+        p=p,
+        q=stats.false_discovery_control(p),
+    )
+
+
+def power_curve(
+    active: PerPrompt,
+    control: PerPrompt,
+    sizes: Sequence[int],
+    *,
+    draws: int = 200,
+    alpha: float = 0.05,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """How many heads are found to move with n prompts a side, in pairs and in two unpaired sets.
+
+    From a pool of minimal pairs, ``draws`` times: n pairs, tested by a paired t-test; and n active prompts with n
+    controls of *other* pairs, tested by Welch's t-test; a head is found if q < ``alpha`` (Benjamini-Hochberg). The same
+    with sides swapped at random (pairs) or both sets from the controls (unpaired) shows false alarms.
+
+    Returns:
+        One row a size and design: n, design (``"pairs"``, ``"two sets"``), found and its 10 % and 90 % quantiles over
+        draws (low, high), false_alarm (share of null draws in which any head is found).
+
+    Raises:
+        ValueError: if twice the largest size is more than the pool, or a size is below 3.
+    """
+    check_sides(active, control)
+    d = differences(active, control).reshape(len(active), -1)
+    if min(sizes) < 3 or 2 * max(sizes) > len(d):
+        raise ValueError(f"sizes: expected 3 to {len(d) // 2} (half of the pool of {len(d)} pairs), got {list(sizes)}")
+    a, c = (side.reshape(len(side), -1) for side in (active, control))
+    rng = np.random.default_rng(seed)
+    rows = []
+    for n in sizes:
+        counts: dict[str, list[tuple[int, int]]] = {"pairs": [], "two sets": []}
+        for _ in range(draws):
+            one, two = np.split(rng.permutation(len(d))[: 2 * n], 2)
+            signs = rng.choice([-1, 1], (n, 1))
+            counts["pairs"].append((_found(alpha, d[one]), _found(alpha, signs * d[one])))
+            counts["two sets"].append((_found(alpha, a[one], c[two]), _found(alpha, c[one], c[two])))
+        for design, pairs in counts.items():
+            found, null = np.array(pairs).T
+            low, high = np.quantile(found, [0.1, 0.9])
+            rows.append((n, design, found.mean(), low, high, (null > 0).mean()))
+    return pd.DataFrame(rows, columns=["n", "design", "found", "low", "high", "false_alarm"])
+
+
+def differences(active: np.ndarray, control: np.ndarray) -> np.ndarray:
+    """active - control pair by pair; what is within `RESOLUTION` of 0 is 0.
+
+    Raises:
+        ValueError: if the sides are not pairs of finite values.
+    """
+    if active.shape != control.shape or len(active) < 2:
+        raise ValueError(f"control: expected pairs, the shape of active {active.shape}, got {control.shape}")
+    d = active - control
+    if not np.isfinite(d).all():
+        raise ValueError(f"active, control: expected finite values, got {np.count_nonzero(~np.isfinite(d))} others")
+    return np.where(np.abs(d) <= RESOLUTION, 0.0, d)
+
+
+def _flips(n: int, n_flips: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).choice([-1.0, 1.0], (n_flips, n))
+
+
+def _p_values(observed: np.ndarray, null: np.ndarray) -> np.ndarray:
+    """Share of null values at least as large, counting the observed one; shapes ``(head,)`` and ``(flip, head)``."""
+    return (1 + (null >= observed - 1e-12).sum(0)) / (1 + len(null))
+
+
+def _found(alpha: float, *sides: np.ndarray) -> int:
+    """How many columns a t-test finds at a false-discovery rate, paired (one array) or Welch's (two)."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        if len(sides) == 1:
+            mean, sd, n = sides[0].mean(0), sides[0].std(0, ddof=1), len(sides[0])
+            p = 2 * stats.t.sf(np.abs(mean) / (sd / np.sqrt(n)), n - 1)
+        else:
+            p = stats.ttest_ind(*sides, axis=0, equal_var=False).pvalue
+    return int((stats.false_discovery_control(np.where(np.isnan(p), 1.0, p)) < alpha).sum())

@@ -1,0 +1,45 @@
+"""Screen, then patch: how many causal heads are found for how many forward passes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+
+def screen(score: ArrayLike, causal: ArrayLike, *, screening: float, per_head: float = 2.0) -> pd.DataFrame:
+    """Patch heads in the order of a score, best first, and count the causal ones that are found.
+
+        passes(k) = screening + k per_head,     recall(k) = #{causal among the first k} / #{causal}
+
+    Heads with equal scores are in random order: recall is the expectation over it (a constant score = random order,
+    the straight line).
+
+    Args:
+        score: one number a head; larger is patched earlier.
+        causal: True for heads that patching finds causal.
+        screening: passes that the score costs, per pair of prompts, before any head is patched.
+        per_head: passes to patch one head, per pair of prompts (2: one in each direction).
+
+    Returns:
+        One row for k = 0 … heads: patched, passes, recall.
+
+    Raises:
+        ValueError: if lengths differ or no head is causal.
+    """
+    score, causal = np.asarray(score, dtype=float), np.asarray(causal, dtype=bool)
+    if score.shape != causal.shape or score.ndim != 1 or not causal.any():
+        raise ValueError(
+            f"causal: expected one value a head, at least one of them true, got {int(causal.sum())} true of "
+            f"{causal.size} for {score.size} scores"
+        )
+    order = np.argsort(-score, kind="stable")
+    tied = pd.Series(causal[order].astype(float)).groupby(score[order], sort=False).transform("mean")
+    found = np.concatenate([[0.0], np.cumsum(tied)])
+    patched = np.arange(len(found))
+    return pd.DataFrame({"patched": patched, "passes": screening + per_head * patched, "recall": found / causal.sum()})
+
+
+def passes_to_recall(curve: pd.DataFrame, recall: float) -> float:
+    """Forward passes (per pair) until the curve of `screen` reaches a recall, e.g. 0.8."""
+    return float(curve.passes[curve.recall >= recall - 1e-12].iloc[0])
