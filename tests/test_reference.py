@@ -15,18 +15,30 @@ from models import random_rows, toy_prompt
 from helpers import analyse
 from helpers.attention.record import AttentionRecord
 from helpers.reference import published
-from helpers.reference.circuits import IOI_CORE, IOI_PAPER, IOI_POST, Circuit, from_roles, parse_heads
+from helpers.reference.circuits import (
+    ACRONYMS,
+    GREATER_THAN,
+    IOI_CORE,
+    IOI_PAPER,
+    IOI_POST,
+    Circuit,
+    from_roles,
+    parse_heads,
+)
 from helpers.reference.demo import circuit_of
 from helpers.scorecard import as_text, scorecard, summary
+from helpers.statistics.ranking import auroc
 
 DATA = Path(published.__file__).parent / "data"
 
 # Circuits
 
 
-@pytest.mark.parametrize(("circuit", "count"), [(IOI_POST, 23), (IOI_PAPER, 26), (IOI_CORE, 13)])
+@pytest.mark.parametrize(
+    ("circuit", "count"), [(IOI_POST, 23), (IOI_PAPER, 26), (IOI_CORE, 13), (GREATER_THAN, 10), (ACRONYMS, 8)]
+)
 def test_circuits_have_their_heads(circuit: Circuit, count: int) -> None:
-    """23, 26 and 13 heads of a 12 x 12 model, all distinct."""
+    """23, 26, 13, 10 and 8 heads of a 12 x 12 model, all distinct."""
     assert len(circuit.heads) == len(set(circuit.heads)) == count
     assert (circuit.n_layers, circuit.n_heads) == (12, 12)
     assert all(0 <= layer < 12 and 0 <= head < 12 for layer, head in circuit.heads)
@@ -56,6 +68,31 @@ def test_sizes_of_the_roles() -> None:
 def test_roles(head: tuple[int, int], role: str) -> None:
     """Roles of the post's table; "other" outside."""
     assert IOI_POST.role(*head) == role
+
+
+def layer_auroc(heads: tuple[tuple[int, int], ...]) -> float:
+    """AUROC of the layer index for these heads among the 144 of GPT-2 small."""
+    layer, head = np.divmod(np.arange(144), 12)
+    return auroc(layer, [pair in heads for pair in zip(layer, head, strict=True)])
+
+
+def test_depth_does_not_find_the_other_circuits() -> None:
+    """Layer AUROC 0.437 (greater-than; 0.416 with 6.1 in the place of 8.8 and 5.1) and 0.566 (acronyms); IOI 0.726."""
+    assert layer_auroc(GREATER_THAN.heads) == pytest.approx(0.437, abs=1e-3)
+    others = (*(set(GREATER_THAN.heads) - {(8, 8), (5, 1)}), (6, 1))
+    assert layer_auroc(others) == pytest.approx(0.416, abs=1e-3)
+    assert layer_auroc(ACRONYMS.heads) == pytest.approx(0.566, abs=1e-3)
+    assert all(0.42 < layer_auroc(circuit.heads) < 0.57 for circuit in (GREATER_THAN, ACRONYMS))
+    assert layer_auroc(IOI_POST.heads) > 0.7
+
+
+def test_other_circuits_are_the_published_lists() -> None:
+    """Ten and eight heads as they were published, in one role each."""
+    for circuit, text in (
+        (GREATER_THAN, "9.1 8.11 7.10 6.9 5.5 8.8 5.1 0.1 0.3 0.5"),
+        (ACRONYMS, "1.0 2.2 4.11 5.8 8.11 9.9 10.10 11.4"),
+    ):
+        assert circuit.roles == {"circuit": parse_heads(text)}
 
 
 def test_heads_as_the_papers_write_them() -> None:

@@ -128,7 +128,7 @@ def _answer_ids(tokenizer: Any, prompt: Prompt) -> tuple[int | None, int | None]
     """First token of the answer and of the foil as they would follow the prompt."""
 
     def first(word: str | None) -> int | None:
-        return None if word is None else first_token(tokenizer, word)
+        return None if word is None else first_token(tokenizer, word, prompt.glue)
 
     return first(prompt.answer), first(prompt.foil)
 

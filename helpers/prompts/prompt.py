@@ -18,6 +18,7 @@ class Prompt:
         spans: character span of each named position, e.g. ``{"IO": (5, 9), "S1": (14, 18)}``.
         answer: the right next word (IO in an IOI prompt; A in an ABC prompt, where B is as good).
         foil: the word that the answer is compared with (S in an IOI prompt, B in an ABC prompt).
+        glue: what stands between the text and its answer; a blank, or nothing where the answer continues a word.
     """
 
     text: str
@@ -26,6 +27,7 @@ class Prompt:
     spans: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     answer: str | None = None
     foil: str | None = None
+    glue: str = " "
 
     def name_at(self, position: str) -> str:
         """The word that stands at a named position, e.g. ``prompt.name_at("S2")``."""

@@ -120,9 +120,16 @@ def readable(tokenizer: Any, token_id: int) -> str:
     return str(tokenizer.decode([token_id]))
 
 
-def first_token(tokenizer: Any, word: str) -> int:
-    """First token of a word as it would follow a prompt."""
-    return tokenizer(" " + word, add_special_tokens=False)["input_ids"][0]
+def first_token(tokenizer: Any, word: str, glue: str = " ") -> int:
+    """First token of a word as it would follow a prompt (see `Prompt.glue`).
+
+    Raises:
+        ValueError: if the tokenizer makes no token of it.
+    """
+    ids = tokenizer(glue + word, add_special_tokens=False)["input_ids"]
+    if not ids:
+        raise ValueError(f"answer, foil: expected words of this model's vocabulary, got {word!r}")
+    return ids[0]
 
 
 def notes(prompts: Sequence[TokenizedPrompt]) -> list[str]:

@@ -90,6 +90,26 @@ IOI_CORE = Circuit(
     "the naive circuit of Wang et al. 2022 (arXiv:2211.00593)",
 )
 
+#: In the authors' script (hannamw/gpt2-greater-than, circuit_discovery.py) the first seven heads work at END and the last
+#: three at YY, the last two digits of the first year; the circuit's MLPs are no heads and not listed. Other codebases
+#: have 6.1 instead of 8.8 and 5.1.
+GREATER_THAN = Circuit(
+    "greater-than",
+    12,
+    12,
+    _roles(circuit="9.1 8.11 7.10 6.9 5.5 8.8 5.1 0.1 0.3 0.5"),
+    "Hanna et al. 2023 (arXiv:2305.00586), heads as in the authors' script; others list 6.1 instead of 8.8 and 5.1",
+)
+
+#: The 8 heads of three-letter acronyms.
+ACRONYMS = Circuit(
+    "acronyms",
+    12,
+    12,
+    _roles(circuit="1.0 2.2 4.11 5.8 8.11 9.9 10.10 11.4"),
+    "García-Carrasco et al. 2024 (arXiv:2405.04156)",
+)
+
 
 def from_roles(name: str, n_layers: int, n_heads: int, roles: Iterable[tuple[str, Head]], source: str) -> Circuit:
     """A circuit from (role, head) pairs, in their order."""

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-import random
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from helpers.attention.capture import tokenize_for
 from helpers.demo.corpus import OBJECTS
-from helpers.prompts.ioi import abc_prompts, ioi_prompts, minimal_pairs
+from helpers.prompts.ioi import abc_prompts, ioi_prompts
 from helpers.prompts.prompt import Prompt
+from helpers.prompts.tasks import ioi, named_like_ioi, ownership, repeated_lists
 from helpers.prompts.tokens import TokenizedPrompt
 
 Side = tuple[Prompt, ...]
@@ -75,29 +75,24 @@ def parse(text: str, known: Mapping[str, Prompt] | None = None) -> Side:
     return tuple((known or {}).get(line) or Prompt(line) for line in lines if line)
 
 
-def _like_ioi(prompts: Sequence[Prompt]) -> Side:
-    """ABC prompts whose A, B, C are called IO, S1, S2, so that both sets name the same positions."""
-    names = {"A": "IO", "B": "S1", "C": "S2"}
-    return tuple(replace(p, spans={names[n]: span for n, span in p.spans.items()}) for p in prompts)
-
-
 def ioi_example(n: int = 12) -> Inputs:
     """The post's first prompts: IOI against ABC."""
-    return Inputs(tuple(ioi_prompts(n)), _like_ioi(abc_prompts(n)))
+    return _inputs(ioi_prompts(n), named_like_ioi(abc_prompts(n)))
 
 
 def pairs_example(n: int = 12) -> Inputs:
     """IOI prompts against the same with another giver."""
-    active, control = minimal_pairs(n)
-    return Inputs(tuple(active), _like_ioi(control))
+    return _inputs(*ioi(n))
 
 
 def lists_example(n: int = 12, *, seed: int = 0) -> Inputs:
     """Nine words: the last three repeat the first three, or don't."""
-    rng = random.Random(seed)
-    drawn = [rng.sample(OBJECTS, 9) for _ in range(n)]
-    active = tuple(Prompt(" ".join(words[:6] + words[:3])) for words in drawn)
-    return Inputs(active, tuple(Prompt(" ".join(words)) for words in drawn))
+    return _inputs(*repeated_lists(n, words=OBJECTS, seed=seed))
+
+
+def ownership_example(n: int = 12) -> Inputs:
+    """Two people with a thing each: whose is the ring; or whose is what nobody has."""
+    return _inputs(*ownership(n))
 
 
 def own_example(names: str, frames: str, n: int = 12) -> Inputs:
@@ -110,14 +105,18 @@ def own_example(names: str, frames: str, n: int = 12) -> Inputs:
     if not lines:
         raise ValueError("frames: expected at least one, with {X}, {Y} and {GIVER} in it, got none")
     exist = 2 * len(lines) * math.perm(len(pool), 2)
-    active, control = minimal_pairs(max(1, min(n, exist)), names=pool, frames=lines)
-    return Inputs(tuple(active), _like_ioi(control))
+    return _inputs(*ioi(max(1, min(n, exist)), names=pool, frames=lines))
+
+
+def _inputs(active: Sequence[Prompt], control: Sequence[Prompt]) -> Inputs:
+    return Inputs(tuple(active), tuple(control))
 
 
 EXAMPLES: dict[str, Callable[[], Inputs]] = {
     "IOI and ABC prompts": ioi_example,
     "minimal pairs": pairs_example,
     "repeated word lists": lists_example,
+    "ownership": ownership_example,
 }
 
 
