@@ -1,4 +1,4 @@
-"""``make demo-model``: train the three seeds, examine them, find their causal heads, write the model card.
+"""``make demo-model``: train the three seeds, examine them, find their causal heads and paths, write the model card.
 
     python -m helpers.demo.build [--seeds 0 1 2]
 
@@ -20,6 +20,7 @@ from helpers.demo.acceptance import examine
 from helpers.demo.train import save, train
 from helpers.models.load import DEMO_FOLDER, load_model
 from helpers.models.patching import head_effects, patch_heads
+from helpers.models.paths import edge_effects, patch_paths
 from helpers.prompts.ioi import minimal_pairs
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 SEEDS = (0, 1, 2)
 PATCHING_PAIRS = 100
+PATH_PAIRS = 50
 #: Patched alone, to say where a head acts. Activations before S2 are the same on both sides of a pair.
 POSITIONS = {"S2": "S2", "END": "END"}
 
@@ -48,6 +50,11 @@ def find_causal_heads(model: TransformerBridge, *, n: int = PATCHING_PAIRS, prog
     return table.assign(acts_at=where.where(table.causal))
 
 
+def find_causal_paths(model: TransformerBridge, *, n: int = PATH_PAIRS, progress: bool = True) -> pd.DataFrame:
+    """Patch the path between every two heads on ``n`` minimal pairs (see `helpers.models.paths.edge_effects`)."""
+    return edge_effects(patch_paths(model, *minimal_pairs(n), progress=progress))
+
+
 def build(seed: int, work: Path, folder: Path = DEMO_FOLDER) -> None:
     """Train (or finish training) one seed and write its folder."""
     out = folder / f"seed-{seed}"
@@ -56,10 +63,11 @@ def build(seed: int, work: Path, folder: Path = DEMO_FOLDER) -> None:
 
 
 def describe(out: Path) -> None:
-    """Examine a trained model and write its examination and its table of causal heads beside the weights."""
+    """Examine a trained model and write its examination and its tables of heads and of paths beside the weights."""
     model = load_model(str(out), device="cpu")
     (out / "examination.json").write_text(json.dumps(examine(model), indent=1) + "\n")
-    find_causal_heads(model).to_csv(out / "causal_heads.csv", index=False, float_format="%.5f", lineterminator="\n")
+    for name, table in (("causal_heads", find_causal_heads(model)), ("edges", find_causal_paths(model))):
+        table.to_csv(out / f"{name}.csv", index=False, float_format="%.5f", lineterminator="\n")
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ from helpers.demo.acceptance import REQUIRED_ACCURACY
 from helpers.demo.corpus import MIXTURE, held_out, vocabulary
 from helpers.demo.train import BATCH, N_CTX, PEAK_LR, STEPS, build_model
 from helpers.models.patching import THRESHOLD
+from helpers.models.paths import EDGE_THRESHOLD
 
 TEMPLATE = """# The demo models
 
@@ -51,7 +52,8 @@ they played no part.) Seeds still differ in how they solve the task: see which h
 A head is causal if replacing its output, on {pairs} minimal pairs (an IOI prompt against the same prompt with S2
 replaced by a third name), moves the logit difference by more than {threshold:.0%} of the clean-corrupt gap in either
 direction, with a 95 % bootstrap interval that excludes 0. `causal_heads.csv` in each folder has all heads;
-`acts_at` says at which position patching alone recovers at least half of the effect.
+`acts_at` says at which position patching alone recovers at least half of the effect. `edges.csv` has every path from a
+head to a later one, by path patching on {path_pairs} minimal pairs (causal: more than {edge_threshold:.0%} of the gap).
 
 {causal}
 """
@@ -68,7 +70,7 @@ def write(folder: Path) -> None:
         n_ctx=N_CTX, parameters=build_model(0).num_parameters(), vocabulary=len(vocabulary()),
         kinds=", ".join(f"{kind.__name__.replace('_', ' ')} {share:.0%}" for kind, share in MIXTURE.items()),
         held_out=len(held_out()), steps=STEPS, batch=BATCH, lr=PEAK_LR, required=REQUIRED_ACCURACY,
-        threshold=THRESHOLD, pairs=100,
+        threshold=THRESHOLD, pairs=100, path_pairs=50, edge_threshold=EDGE_THRESHOLD,
         accuracy=_markdown({name: _accuracy(e) for name, e in examined.items()}),
         causal="\n\n".join(f"**{name}**\n\n{_causal(t)}" for name, t in tables.items()),
     )  # fmt: skip

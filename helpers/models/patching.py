@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -14,9 +14,8 @@ from scipy import stats
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from helpers.attention.capture import tokenize_for
+from helpers.models.pairs import MinimalPairs
 from helpers.prompts.prompt import Prompt
-from helpers.prompts.tokens import first_token
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -64,14 +63,13 @@ def patch_heads(
 
     Source: Wang et al. 2022; Heimersheim & Nanda 2024 (arXiv:2404.15255) for the two directions.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size: expected at least 1 pair a forward pass, got {batch_size}")
-    pairs = _Pairs(model, clean, corrupt, position)
+    pairs = MinimalPairs(model, clean, corrupt, position)
+    batches = pairs.batches(batch_size)
     n_layers, n_heads = model.cfg.n_layers, model.cfg.n_heads
     unpatched: dict[str, list[Tensor]] = {"clean": [], "corrupt": []}
     patched = {way: np.zeros((n_layers, n_heads, len(clean))) for way in ("denoised", "noised")}
     bar = tqdm(total=len(clean) * n_layers * n_heads, desc="patching", unit="run", disable=not progress, leave=False)
-    for batch in pairs.batches(batch_size):
+    for batch in batches:
         clean_z, clean_ld = pairs.run_with_z(batch, pairs.clean)
         corrupt_z, corrupt_ld = pairs.run_with_z(batch, pairs.corrupt)
         unpatched["clean"].append(clean_ld)
@@ -85,65 +83,6 @@ def patch_heads(
     return PatchingRun(*(torch.cat(unpatched[side]).numpy() for side in ("clean", "corrupt")), **patched)
 
 
-class _Pairs:
-    """Token ids of minimal pairs, and the three kinds of runs that patching needs."""
-
-    def __init__(
-        self, model: TransformerBridge, clean: Sequence[Prompt], corrupt: Sequence[Prompt], position: str | None
-    ) -> None:
-        left, right = tokenize_for(model, clean), tokenize_for(model, corrupt)
-        if [len(p) for p in left] != [len(p) for p in right]:
-            raise ValueError("corrupt: expected one prompt for each clean one, of the same number of tokens")
-        if len({len(p) for p in left}) > 1:
-            raise ValueError("clean: expected prompts of one length; patch each length by itself")
-        self.model, self.position = model, position
-        device = model.cfg.device
-        self.clean, self.corrupt = (torch.tensor([p.ids for p in side], device=device) for side in (left, right))
-        first = [[_first_token(model, word) for word in (p.answer, p.foil)] for p in clean]
-        self.answers = torch.tensor(first, device=device)
-        self.at = None if position is None else torch.tensor([p.position(position) for p in left], device=device)
-
-    def batches(self, size: int) -> list[np.ndarray]:
-        n = len(self.clean)
-        return np.array_split(np.arange(n), -(-n // size))
-
-    def run_with_z(self, batch: np.ndarray, ids: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Head outputs z of every layer, and the logit difference of each pair."""
-        kept: list[Tensor] = []
-
-        def keep(z: Tensor, hook: Any) -> None:
-            kept.append(z.clone())
-
-        hooks = [(f"blocks.{layer}.attn.hook_z", keep) for layer in range(self.model.cfg.n_layers)]
-        return kept, self._logit_difference(batch, ids, hooks)
-
-    def run_patched(self, batch: np.ndarray, ids: Tensor, layer: int, head: int, source: Tensor) -> Tensor:
-        """Logit differences with one head's z replaced, at every position or at the chosen one."""
-        rows = torch.arange(len(batch), device=ids.device)
-        at = None if self.at is None else self.at[batch]
-
-        def replace(z: Tensor, hook: Any) -> Tensor:
-            if at is None:
-                z[:, :, head] = source[:, :, head]
-            else:
-                z[rows, at, head] = source[rows, at, head]
-            return z
-
-        return self._logit_difference(batch, ids, [(f"blocks.{layer}.attn.hook_z", replace)])
-
-    def _logit_difference(self, batch: np.ndarray, ids: Tensor, hooks: list[Any]) -> Tensor:
-        with torch.no_grad():
-            logits = self.model.run_with_hooks(ids[batch], fwd_hooks=hooks)[:, -1].double()
-        right, wrong = logits.gather(1, self.answers[batch]).unbind(1)
-        return (right - wrong).cpu()
-
-
-def _first_token(model: TransformerBridge, word: str | None) -> int:
-    if word is None:
-        raise ValueError("clean: expected prompts with an answer and a foil, got one without")
-    return first_token(model.tokenizer, word)
-
-
 def head_effects(run: PatchingRun, *, level: float = 0.95, n_resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
     """Effect of each head as a share of the clean-corrupt logit-difference gap, with bootstrap intervals over pairs.
 
@@ -155,6 +94,9 @@ def head_effects(run: PatchingRun, *, level: float = 0.95, n_resamples: int = 20
     Returns:
         One row a head: layer, head, denoising, denoising_low, denoising_high, noising, noising_low, noising_high, and
         causal: |effect| > `THRESHOLD` in either direction, with an interval that excludes 0.
+
+    Raises:
+        ValueError: if the mean gap is 0.
     """
     gap = run.clean - run.corrupt
     n_layers, n_heads = run.denoised.shape[:2]
@@ -162,20 +104,37 @@ def head_effects(run: PatchingRun, *, level: float = 0.95, n_resamples: int = 20
     table = pd.DataFrame({"layer": layer, "head": head})
     causal = np.zeros(len(table), dtype=bool)
     for way, moved in (("denoising", run.denoised - run.corrupt), ("noising", run.clean - run.noised)):
-        moved = moved.reshape(-1, len(gap))
-        interval = stats.bootstrap(
-            (moved, np.broadcast_to(gap, moved.shape)),
-            lambda m, g, axis: m.mean(axis) / g.mean(axis),
-            axis=-1,
-            paired=True,
-            vectorized=True,
-            confidence_level=level,
-            n_resamples=n_resamples,
-            batch=100,
-            method="percentile",
-            rng=np.random.default_rng(seed),
-        ).confidence_interval
-        effect = moved.mean(-1) / gap.mean()
-        table[[way, f"{way}_low", f"{way}_high"]] = np.stack([effect, interval.low, interval.high], axis=1)
-        causal |= (np.abs(effect) > THRESHOLD) & ((interval.low > 0) | (interval.high < 0))
+        effect, low, high = shares_of_gap(
+            moved.reshape(-1, len(gap)), gap, level=level, n_resamples=n_resamples, seed=seed
+        )
+        table[[way, f"{way}_low", f"{way}_high"]] = np.stack([effect, low, high], axis=1)
+        causal |= (np.abs(effect) > THRESHOLD) & ((low > 0) | (high < 0))
     return table.assign(causal=causal)
+
+
+def shares_of_gap(
+    moved: Float[np.ndarray, "row pair"], gap: Float[np.ndarray, " pair"], *, level: float, n_resamples: int, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """mean(moved) / mean(gap) of each row, with percentile bootstrap bounds over pairs resampled together.
+
+    Returns:
+        effect, low and high, each ``(row,)``.
+
+    Raises:
+        ValueError: if the mean gap is 0, so that there is nothing to be a share of.
+    """
+    if gap.mean() == 0:
+        raise ValueError("run: expected clean and corrupt runs of different mean logit difference, got a mean gap of 0")
+    interval = stats.bootstrap(
+        (moved, np.broadcast_to(gap, moved.shape)),
+        lambda m, g, axis: m.mean(axis) / g.mean(axis),
+        axis=-1,
+        paired=True,
+        vectorized=True,
+        confidence_level=level,
+        n_resamples=n_resamples,
+        batch=int(np.clip(10**7 // moved.size, 1, 100)),  # memory only: resamples are drawn one after the other
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return moved.mean(-1) / gap.mean(), interval.low, interval.high

@@ -1,4 +1,4 @@
-"""The demo models' circuits: heads that activation patching found causal, from the tables that ship with the weights."""
+"""The demo models' circuits: heads and paths that patching found causal, from the tables that ship with the weights."""
 
 from __future__ import annotations
 
@@ -13,8 +13,17 @@ DEMO_SEEDS = {"demo": 0, "demo-seed-1": 1, "demo-seed-2": 2}
 
 def causal_heads(name: str = "demo") -> pd.DataFrame:
     """The shipped patching table of a demo model (see `helpers.models.patching.head_effects`), with ``acts_at``."""
+    return _shipped(name, "causal_heads.csv")
+
+
+def causal_edges(name: str = "demo") -> pd.DataFrame:
+    """The shipped path-patching table of a demo model (see `helpers.models.paths.edge_effects`): every pair of heads."""
+    return _shipped(name, "edges.csv")
+
+
+def _shipped(name: str, table: str) -> pd.DataFrame:
     folder = resources.files("helpers.demo") / "weights" / f"seed-{DEMO_SEEDS[name]}"
-    with (folder / "causal_heads.csv").open() as file:
+    with (folder / table).open() as file:
         return pd.read_csv(file, keep_default_na=False, na_values=[""])
 
 

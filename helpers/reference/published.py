@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from helpers.reference.circuits import IOI_POST
-from helpers.statistics.ranking import auroc
+from helpers.statistics.ranking import auroc, rank_heads
 
 SOURCE = "Fields 2026, Attention Diagnostics: Testing KL and Susceptibility on the IOI Circuit (GPT-2 small)"
 PATCHING_SOURCE = "TransformerLens documentation, demo 'Attribution Patching' (GPT-2 small, 8 IOI prompts)"
@@ -78,6 +78,13 @@ IDLE_HEADS = pd.DataFrame(
 )
 
 
+#: Output magnitude ||z||^2 / d_head at END, 1,000 prompts a set: U and p of |mean shift|, ratio of the groups' means (all
+#: as the author gives them), and the within-layer AUROC and p that our code finds in the author's data.
+OUT_MAGNITUDE = pd.Series(
+    {"u": 2168, "p": 1.16e-5, "ratio": 30.5, "auroc": 2168 / (23 * 121), "within": 0.746, "within_p": 2.0e-4}
+)
+
+
 @cache
 def circuit_heads() -> pd.DataFrame:
     """Mean KL and chi of the 23 circuit heads on both prompt sets, and their shifts.
@@ -116,6 +123,22 @@ def head_patching() -> pd.DataFrame:
     Columns: layer, head, act_output, act_query, … attr_pattern.
     """
     return _read("published_gpt2_head_patching.csv")
+
+
+def rankings() -> pd.DataFrame:
+    """How published figures rank GPT-2 small's 144 heads against the post's 23: AUROC, and within layers where it is known.
+
+    Quoted where the data of all heads were not published; computed by `rank_heads` from the patching table.
+    """
+    layer = np.repeat(np.arange(12), 12)
+    inside = np.array([(i // 12, i % 12) in IOI_POST.heads for i in range(144)])
+    rows: list[tuple[str, float, float, str]] = [("layer index", layer_auroc(), 0.5, "no model")]
+    rows += [(f"{t.statistic} at END", t.auroc, np.nan, "Fields 2026, post 2") for t in TESTS.itertuples()]
+    rows += [("|d output magnitude| at END", OUT_MAGNITUDE.auroc, OUT_MAGNITUDE.within, "Fields 2026, working data")]
+    for name, column in (("attribution patching", "attr_output"), ("activation patching", "act_output")):
+        r = rank_heads(head_patching()[column].abs(), inside, layer)
+        rows.append((name, r.auroc, r.within_auroc, "TransformerLens documentation"))
+    return pd.DataFrame(rows, columns=["statistic", "auroc", "within", "source"]).round(3).set_index("statistic")
 
 
 def layer_auroc() -> float:

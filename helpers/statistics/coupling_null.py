@@ -103,7 +103,7 @@ def coupling_intervals(
     Raises:
         ValueError: as `coupling_null`.
     """
-    check_sides(active, control)
+    _standardised(active, control)
     n_heads, rng = active.shape[-1], np.random.default_rng(seed)
     pairs = strongest_pairs(couple_heads(active, control), n_heads, top=top)
     i, j = (_flat_index(pairs[name], n_heads) for name in ("head_1", "head_2"))
@@ -112,7 +112,7 @@ def coupling_intervals(
         some = couple_heads(*(side[rng.integers(0, len(side), len(side))] for side in (active, control)))
         difference = np.triu(np.nan_to_num(some.difference), k=1)
         values[resample] = difference[i, j]
-        stays += np.abs(values[resample]) >= np.partition(np.abs(difference).ravel(), -top)[-top]
+        stays += np.abs(values[resample]) >= np.partition(np.abs(difference).ravel(), -len(pairs))[-len(pairs)]
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2], axis=0)
     return pairs.assign(low=low, high=high, stays=stays / n_resamples)
 

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
-from sklearn.covariance import GraphicalLassoCV, LedoitWolf
+from sklearn.covariance import LedoitWolf, empirical_covariance, graphical_lasso, log_likelihood
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import average_precision_score
+from sklearn.model_selection import KFold
 from sklearn.preprocessing import StandardScaler
 
 from helpers.statistics.coupling_null import CONSTANT
 from helpers.statistics.shifts import head_index
 
 Method = Literal["graphical lasso", "ledoit-wolf"]
+
+#: Penalties tried by the graphical lasso, for heads of sd 1: a correlation smaller than the penalty counts for nothing.
+PENALTIES = np.geomspace(0.8, 0.01, 12)
 
 
 def partial_correlations(
@@ -33,24 +40,67 @@ def partial_correlations(
         Matrix over all heads in reading order, 1 on the diagonal, NaN for heads that do not vary.
 
     Raises:
-        ValueError: if there are fewer than 10 prompts or fewer than two heads vary, or the method is unknown.
+        ValueError: if there are fewer than 10 prompts or fewer than two heads vary, or the method is unknown; or if the
+            graphical lasso converges for none of `PENALTIES`.
     """
     if values.ndim != 3 or len(values) < 10:
         raise ValueError(f"values: expected at least 10 prompts, shape (prompt, layer, head), got shape {values.shape}")
-    estimators = {"graphical lasso": GraphicalLassoCV(cv=5, max_iter=500), "ledoit-wolf": LedoitWolf()}
-    if method not in estimators:
-        raise ValueError(f"method: expected one of {', '.join(estimators)}, got {method!r}")
+    if method not in ESTIMATORS:
+        raise ValueError(f"method: expected one of {', '.join(ESTIMATORS)}, got {method!r}")
     flat = values.reshape(len(values), -1)
     varies = flat.std(0) > CONSTANT
     if varies.sum() < 2:
         raise ValueError(f"values: expected at least 2 heads that vary, got {varies.sum()}")
-    precision = estimators[method].fit(StandardScaler().fit_transform(flat[:, varies])).precision_
+    precision = ESTIMATORS[method](StandardScaler().fit_transform(flat[:, varies]))
     scale = np.sqrt(np.diag(precision))
     partial = -precision / np.outer(scale, scale)
     np.fill_diagonal(partial, 1.0)
     full = np.full((flat.shape[1],) * 2, np.nan)
     full[np.ix_(varies, varies)] = partial
     return full
+
+
+def _sparse_precision(values: Float[np.ndarray, "prompt head"]) -> Float[np.ndarray, "head head"]:
+    """Graphical lasso with the one of `PENALTIES` under which held-out prompts are likeliest (5 folds).
+
+    `sklearn.covariance.GraphicalLassoCV` is no use for fewer prompts than heads: it starts each penalty from the solution
+    for a larger one, which makes its solver diverge, and takes the last penalty before that for the best one.
+    """
+    scores: list[float] = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ConvergenceWarning)  # a penalty whose solution is not reached is not a candidate
+        try:
+            for penalty in PENALTIES:
+                folds = KFold(5).split(values)
+                scores.append(float(np.mean([_held_out(values[fit], values[rest], penalty) for fit, rest in folds])))
+        except (FloatingPointError, ConvergenceWarning):
+            pass  # nor are smaller ones
+    if not scores:
+        raise ValueError("values: the graphical lasso does not converge on them; try method='ledoit-wolf'")
+    return _penalised_precision(values, PENALTIES[np.argmax(scores)])
+
+
+def _held_out(fit: np.ndarray, rest: np.ndarray, penalty: float) -> float:
+    """Mean log likelihood of prompts that the precision matrix was not fitted to."""
+    scatter = empirical_covariance(rest - fit.mean(0), assume_centered=True)
+    return log_likelihood(scatter, _penalised_precision(fit, penalty))
+
+
+def _penalised_precision(values: Float[np.ndarray, "prompt head"], penalty: float) -> Float[np.ndarray, "head head"]:
+    """argmax of log det P - tr(S P) - penalty sum |P_ij|, the diagonal included (Friedman, Hastie & Tibshirani 2008).
+
+    scikit-learn leaves the diagonal free; adding the penalty to the diagonal of S is the same as penalising it, and S is
+    then never singular. Its inner solver must be the finer one (``enet_tol``), or the outer one never ends.
+    """
+    covariance = empirical_covariance(values) + penalty * np.eye(values.shape[1])
+    _, precision = graphical_lasso(covariance, penalty, tol=1e-3, enet_tol=1e-6, max_iter=1000)
+    return precision
+
+
+ESTIMATORS: dict[Method, Callable[[np.ndarray], np.ndarray]] = {
+    "graphical lasso": _sparse_precision,
+    "ledoit-wolf": lambda values: LedoitWolf().fit(values).precision_,
+}
 
 
 def edge_table(matrices: dict[str, Float[np.ndarray, "head head"]], n_layers: int, n_heads: int) -> pd.DataFrame:
@@ -87,7 +137,8 @@ def average_precision_interval(
             f"truth: expected one value a score, some true and some not, got {truth.sum()} true of {truth.size}"
             f" for {score.size} scores"
         )
-    rng, values = np.random.default_rng(seed), []
+    rng = np.random.default_rng(seed)
+    values: list[float] = []
     while len(values) < n_resamples:
         some = rng.integers(0, len(truth), len(truth))
         if truth[some].any():

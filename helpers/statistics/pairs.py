@@ -39,6 +39,7 @@ def paired_tests(
     Raises:
         ValueError: as `helpers.statistics.shifts.head_shifts`, and if the sides have different numbers of prompts.
     """
+    check_sides(active, control)
     d = differences(active, control).reshape(len(active), -1)
     interval = stats.bootstrap(
         (d,), np.mean, axis=0, vectorized=True, confidence_level=level, n_resamples=n_resamples, batch=200,
@@ -142,7 +143,7 @@ def differences(active: np.ndarray, control: np.ndarray) -> np.ndarray:
         ValueError: if the sides are not pairs of finite values.
     """
     if active.shape != control.shape or len(active) < 2:
-        raise ValueError(f"control: expected pairs, the shape of active {active.shape}, got {control.shape}")
+        raise ValueError(f"active, control: expected at least 2 pairs, got shapes {active.shape} and {control.shape}")
     d = active - control
     if not np.isfinite(d).all():
         raise ValueError(f"active, control: expected finite values, got {np.count_nonzero(~np.isfinite(d))} others")
@@ -165,5 +166,7 @@ def _found(alpha: float, *sides: np.ndarray) -> int:
             mean, sd, n = sides[0].mean(0), sides[0].std(0, ddof=1), len(sides[0])
             p = 2 * stats.t.sf(np.abs(mean) / (sd / np.sqrt(n)), n - 1)
         else:
-            p = stats.ttest_ind(*sides, axis=0, equal_var=False).pvalue
+            a, c = ((side.mean(0), side.std(0, ddof=1), len(side)) for side in sides)
+            p = stats.ttest_ind_from_stats(*a, *c, equal_var=False).pvalue
+            p = np.where(np.abs(a[0] - c[0]) <= RESOLUTION, 1.0, p)
     return int((stats.false_discovery_control(np.where(np.isnan(p), 1.0, p)) < alpha).sum())

@@ -25,7 +25,7 @@ def screen(score: ArrayLike, causal: ArrayLike, *, screening: float, per_head: f
         One row for k = 0 … heads: patched, passes, recall.
 
     Raises:
-        ValueError: if lengths differ or no head is causal.
+        ValueError: if lengths differ, a score is not finite, or no head is causal.
     """
     score, causal = np.asarray(score, dtype=float), np.asarray(causal, dtype=bool)
     if score.shape != causal.shape or score.ndim != 1 or not causal.any():
@@ -33,6 +33,8 @@ def screen(score: ArrayLike, causal: ArrayLike, *, screening: float, per_head: f
             f"causal: expected one value a head, at least one of them true, got {int(causal.sum())} true of "
             f"{causal.size} for {score.size} scores"
         )
+    if not np.isfinite(score).all():
+        raise ValueError(f"score: expected finite values, got {np.count_nonzero(~np.isfinite(score))} others")
     order = np.argsort(-score, kind="stable")
     tied = pd.Series(causal[order].astype(float)).groupby(score[order], sort=False).transform("mean")
     found = np.concatenate([[0.0], np.cumsum(tied)])
@@ -41,5 +43,11 @@ def screen(score: ArrayLike, causal: ArrayLike, *, screening: float, per_head: f
 
 
 def passes_to_recall(curve: pd.DataFrame, recall: float) -> float:
-    """Forward passes (per pair) until the curve of `screen` reaches a recall, e.g. 0.8."""
+    """Forward passes (per pair) until the curve of `screen` reaches a recall, e.g. 0.8.
+
+    Raises:
+        ValueError: if recall is outside [0, 1].
+    """
+    if not 0 <= recall <= 1:
+        raise ValueError(f"recall: expected a share in [0, 1], got {recall}")
     return float(curve.passes[curve.recall >= recall - 1e-12].iloc[0])
