@@ -113,7 +113,9 @@ def shape_columns() -> dict[str, str]:
 def _further_columns(active: AttentionRecord, control: AttentionRecord) -> pd.DataFrame:
     columns = shape_columns()
     shifts = {columns[name]: shape_shift(name, active, control).ravel() for name in SHAPES if name in columns}
-    matched = [len(p) for p in active.prompts] == [len(p) for p in control.prompts]
+    # rows of a pair are over the same keys if both prompts are as long and the query stands at the same token
+    keys = [[(len(p), p.position(record.query)) for p in record.prompts] for record in (active, control)]
+    matched = keys[0] == keys[1]
     n_heads = active.n_layers * active.n_heads
     distances = {
         columns[name]: distance(active.rows, control.rows).mean(0).ravel() if matched else np.full(n_heads, np.nan)

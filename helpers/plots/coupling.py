@@ -1,6 +1,8 @@
-"""Cross-head correlations: matrices, and active against control."""
+"""Cross-head correlations: matrices, active against control, what chance gives, and causal edges."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -8,8 +10,9 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.image import AxesImage
 
-from helpers.plots.style import GREY, VERMILION
+from helpers.plots.style import BLACK, BLUE, GREEN, GREY, ORANGE, SKY, VERMILION
 from helpers.statistics.coupling import Coupling, strongest_pairs
+from helpers.statistics.coupling_null import CouplingNull
 
 
 def plot_correlation_matrix(
@@ -46,6 +49,33 @@ def plot_coupling_scatter(ax: Axes, coupling: Coupling, n_heads: int, *, top: in
         xlabel="correlation of KL, control prompts", ylabel="correlation of KL, active prompts",
         xlim=(-1.05, 1.05), ylim=(-1.05, 1.05), aspect="equal",
     )  # fmt: skip
+    return ax
+
+
+def plot_coupling_null(ax: Axes, null: CouplingNull) -> Axes:
+    """The largest |C_diff| with labels shuffled, and the observed one."""
+    ax.hist(null.largest, bins=60, color=SKY, lw=0, label="labels shuffled")
+    ax.axvline(null.observed, color=VERMILION, lw=2, label=f"observed, {null.observed:.2f}")
+    ax.axvline(float(np.quantile(null.largest, 0.95)), color=BLACK, lw=1, ls="--", label="95 % of shuffles")
+    ax.set(xlabel=r"largest $|C_\mathrm{diff}|$", ylabel="permutations")
+    ax.legend(fontsize=8.5)
+    return ax
+
+
+def plot_precision_recall(ax: Axes, edges: pd.DataFrame, names: Sequence[str], truth: str = "causal") -> Axes:
+    """Precision against recall of causal edges, a line a score; dashed: the base rate.
+
+    Args:
+        edges: one row a pair of heads, with a column for each name and the true edges in column ``truth``.
+    """
+    from sklearn.metrics import precision_recall_curve  # heavy, and needed by this figure alone
+
+    for name, colour in zip(names, (BLUE, VERMILION, GREEN, ORANGE, BLACK), strict=False):
+        precision, recall, _ = precision_recall_curve(edges[truth], edges[name])
+        ax.step(recall, precision, where="post", color=colour, label=name)
+    ax.axhline(edges[truth].mean(), color=GREY, ls="--", lw=1, label="base rate")
+    ax.set(xlabel="recall of causal edges", ylabel="precision", xlim=(0, 1.01), ylim=(0, 1.03))
+    ax.legend(fontsize=8.5)
     return ax
 
 

@@ -1,0 +1,50 @@
+"""Which statistic, at what price: intervals of many scores, and recall against forward passes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from helpers.plots.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION
+
+NEEDS = {"nothing": BLACK, "two sets": BLUE, "pairs": VERMILION}
+
+
+def plot_scores(ax: Axes, table: pd.DataFrame, *, names: bool = True) -> Axes:
+    """AUROC of every score with its interval, in the table's order; dashed: chance; dotted: the layer index.
+
+    Args:
+        table: what `helpers.comparison.compare` returns.
+        names: write the scores' names at the left (share them between panels).
+    """
+    places = np.arange(len(table))[::-1]
+    ax.axvline(0.5, color=GREY, lw=1, ls="--")
+    if "layer index" in table.index:
+        ax.axvline(table.auroc["layer index"], color=BLACK, lw=1, ls=":")
+    for place, row in zip(places, table.itertuples(), strict=True):
+        ax.plot([row.low, row.high], [place, place], color=NEEDS[row.needs], lw=1.6, alpha=0.6, solid_capstyle="butt")
+        ax.plot(row.auroc, place, "o", color=NEEDS[row.needs], ms=5.5)
+        ax.plot(row.within, place, "|", color=BLACK, ms=8, mew=1.4)
+    ax.set_yticks(places, table.index if names else [""] * len(table), fontsize=8.5)
+    ax.tick_params(axis="y", length=0)
+    ax.set(xlim=(-0.03, 1.03), xlabel="AUROC")
+    return ax
+
+
+def plot_screening(ax: Axes, curves: Mapping[str, pd.DataFrame], *, emphasise: Sequence[str] = ()) -> Axes:
+    """Recall of causal heads against forward passes a pair, a line a score (from `helpers.statistics.screening`)."""
+    colours = cycle((BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY))
+    for name, curve in curves.items():
+        plain = name == "random order"
+        colour = GREY if plain else next(colours)
+        ax.plot(
+            curve.passes, curve.recall, color=colour, label=name, ls="--" if plain else "-",
+            lw=2.6 if name in emphasise else 1.5,
+        )  # fmt: skip
+    ax.set(xlabel="forward passes a pair of prompts", ylabel="share of causal heads found", ylim=(-0.02, 1.03))
+    ax.legend(fontsize=8.5)
+    return ax
