@@ -16,7 +16,7 @@ from sklearn.metrics import roc_auc_score
 
 from helpers.reference import published
 from helpers.reference.circuits import IOI_POST
-from helpers.statistics.ranking import auroc, rank_heads, within_layer_auroc
+from helpers.statistics.ranking import adjust_for_depth, auroc, auroc_gain, rank_heads, within_layer_auroc
 
 LAYER = np.repeat(np.arange(12), 12)
 POST = np.array([divmod(i, 12) in IOI_POST.heads for i in range(144)])
@@ -215,7 +215,7 @@ def test_out_magnitude(out_magnitude: Any) -> None:
     assert r.p == pytest.approx(1.16e-5, abs=5e-8)
     assert r.auroc == pytest.approx(0.779, abs=5e-4)
     assert r.mean_circuit / r.mean_other == pytest.approx(30.5, abs=0.05)
-    assert r.within_auroc == pytest.approx(0.746, abs=5e-4)
+    assert r.within_auroc == pytest.approx(published.OUT_MAGNITUDE.within, abs=5e-4)
     assert 5e-5 < r.within_p < 5e-4
     assert r.layer_auroc == pytest.approx(0.726, abs=5e-4)
     assert r.low < 0.779 < r.high
@@ -276,3 +276,49 @@ def test_refuses(spoil: Any, words: str) -> None:
     """Unusable input is refused by one sentence that names the argument."""
     with pytest.raises(ValueError, match=words):
         rank_heads(*spoil(*heads()))
+
+
+# Gain and depth
+
+
+def test_gain_is_a_difference_of_aurocs() -> None:
+    """gain = AUROC(score) - AUROC(baseline); 0 with interval [0, 0] against itself; changes sign when swapped."""
+    rng = np.random.default_rng(5)
+    labels = np.arange(60) < 15
+    one, two = labels + rng.normal(size=60), rng.normal(size=60)
+    gain, low, high = auroc_gain(one, two, labels)
+    assert gain == pytest.approx(auroc(one, labels) - auroc(two, labels))
+    assert low < gain < high
+    assert auroc_gain(one, one, labels) == (0, 0, 0)
+    assert auroc_gain(two, one, labels) == pytest.approx((-gain, -high, -low))
+
+
+def test_gain_uses_what_scores_share() -> None:
+    """Two scores that share most of their noise: the interval is narrower than that of either AUROC."""
+    rng = np.random.default_rng(6)
+    labels = np.arange(80) < 20
+    shared = labels + rng.normal(size=80)
+    _, low, high = auroc_gain(shared + 0.05 * rng.normal(size=80), shared, labels)
+    alone = rank_heads(shared, labels, np.zeros(80), n_permutations=9)
+    assert high - low < 0.5 * (alone.high - alone.low)
+
+
+def test_adjusting_for_depth_is_least_squares() -> None:
+    """Residuals sum to 0, are uncorrelated with the layer, equal numpy's, and do not change with an added line."""
+    rng = np.random.default_rng(7)
+    score, layer = rng.normal(size=48), np.repeat(np.arange(6), 8)
+    adjusted = adjust_for_depth(score, layer)
+    np.testing.assert_allclose(adjusted, score - np.polyval(np.polyfit(layer, score, 1), layer), atol=1e-12)
+    assert adjusted.sum() == pytest.approx(0, abs=1e-12)
+    np.testing.assert_allclose(adjust_for_depth(score + 3 - 0.7 * layer, layer), adjusted, atol=1e-12)
+
+
+def test_published_rankings() -> None:
+    """The table that notebook 05 shows: quoted and computed values of science and of the author's data agree."""
+    table = published.rankings()
+    assert table.auroc.to_dict() == pytest.approx(
+        {"layer index": 0.726, "|dKL| at END": 0.736, "|dchi| at END": 0.797, "|d output magnitude| at END": 0.779,
+         "attribution patching": 0.902, "activation patching": 0.916}
+    )  # fmt: skip
+    assert table.within["|dKL| at END":"|dchi| at END"].isna().all()
+    assert table.within["activation patching"] == 0.91

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
+from scipy.special import kl_div
 from torch import Tensor
 
 from helpers.diagnostics.rows import check_rows, kl_selectivity, susceptibility
@@ -38,9 +39,17 @@ def upper_curve(n: int, points: int = 400) -> tuple[NDArray[np.float64], NDArray
 
     For fixed n and KL no row has a larger chi (found by numerical search; related: the varentropy bound of
     Reeb & Wolf 2015, IEEE Trans. Inf. Theory 61(3)). chi rises and falls along the curve.
+
+    Raises:
+        ValueError: if n < 2.
     """
-    rows = one_favourite(np.linspace(1 / n, 1, points), n)
-    return kl_selectivity(rows).numpy(), susceptibility(rows).numpy()
+    if n < 2:
+        raise ValueError(f"n: expected at least 2 visible keys, got {n}")
+    p = np.linspace(1 / n, 1, points)  # two distinct weights a row: no need to build rows of n keys
+    rest = (1 - p) / (n - 1)
+    kl = (kl_div(n * p, 1) + (n - 1) * kl_div(n * rest, 1)) / n
+    chi = p * (1 - p) * np.log(p / np.maximum(rest, 1e-300)) ** 2
+    return kl / np.log(n), chi / np.log(n) ** 2
 
 
 def largest_chi(kl: float, n: int) -> float:
