@@ -169,7 +169,7 @@ def changed(read: Any, before: Any, seconds: float = 180) -> Any:
 
 
 def test_playground(page: Any, folder: Path) -> None:
-    """Run an example; type a prompt and see the grid change; open a head; export; a bad prompt gets its sentence."""
+    """Run an example; type a prompt and see the grid change; open a head; export; a bad prompt gets its sentence; stop."""
     shots = REPOSITORY / "build" / "browser"
     shots.mkdir(parents=True, exist_ok=True)
     active = page.locator(".jupyter-widgets textarea[rows='9']").first  # the other is for one's own frames
@@ -215,3 +215,14 @@ def test_playground(page: Any, folder: Path) -> None:
     page.get_by_text("Active prompt 1: the word 'zeppelin' is not in this model's vocabulary").wait_for()
     assert colours(page) == good
     page.locator(".jupyter-widgets.widget-vbox").first.screenshot(path=shots / "bad_prompt.png")
+
+    active.fill("\n".join(["Mary has a ring"] * 2000))
+    page.keyboard.press("Tab")
+    button(page, "Run").click()
+    stop = button(page, "Stop")
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('.jupyter-button')].some(b => b.textContent.trim() === 'Stop' && !b.disabled)"
+    )
+    stop.click()
+    page.get_by_text("Stopped after ").wait_for()
+    assert colours(page) == good

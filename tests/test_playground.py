@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import html
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,8 +40,13 @@ def typed(active: str, control: str = "red cup\nold key", position: str = "END")
     return Inputs(parse(active), parse(control), position)
 
 
-def is_png(data: bytes) -> bool:
-    return data.startswith(b"\x89PNG")
+def described_png(image: str) -> str:
+    """The alternative text of an HTML image whose data are a PNG."""
+    alt, data = re.fullmatch(
+        r'<img class="playground-\w+" .*alt="([^"]+)" src="data:image/png;base64,(.*)">', image
+    ).groups()
+    assert base64.b64decode(data).startswith(b"\x89PNG")
+    return html.unescape(alt)
 
 
 # ---- prompts
@@ -226,10 +234,14 @@ def test_ink_can_be_read(measured: Any) -> None:
 
 
 def test_pictures(measured: Any) -> None:
-    """Each is a PNG; the rows' picture has both prompts' tokens and weights."""
-    assert is_png(playground.png(playground.grid_figure, measured, "shift of KL"))
-    assert is_png(playground.png(playground.legend_figure, measured, "shift of KL"))
-    assert is_png(playground.png(one_head, measured, (2, 0)))
+    """Each is a PNG that says what it shows; the rows' picture has both prompts' tokens and weights."""
+    for draw, args, says in (
+        (playground.grid_figure, ("shift of KL",), "shift of KL, strongest in"),
+        (playground.legend_figure, ("shift of KL",), "colours of the grid: shift of KL"),
+        (one_head, ((2, 0),), "Head 2.0 of "),
+        (playground.rows_figure, ((2, 0),), "attention of END in active prompt 1"),
+    ):
+        assert says in described_png(playground.picture("x", draw, measured, *args))
     figure = playground.rows_figure(measured, (2, 0), active=1, control=3)
     words = [text.get_text() for text in figure.axes[0].texts]
     assert {t.strip() for t in measured.control.prompts[3].tokens[1:]} <= set(words)

@@ -164,7 +164,7 @@ class Playground(Panel):
         for button, cell in zip(self.grid.children, cells, strict=True):
             button.description, button.tooltip = cell.name, cell.text
             button.style.button_color, button.style.text_color = cell.background, cell.ink
-        self.legend.value = playground.png(playground.legend_figure, self.experiment, self.measure.value)
+        self.legend.value = playground.picture("legend", playground.legend_figure, self.experiment, self.measure.value)
 
     def show_head(self, head: Head, _: Any = None) -> None:
         """Open the head behind a cell."""
@@ -173,14 +173,14 @@ class Playground(Panel):
         for number, button in enumerate(self.grid.children):
             chosen = divmod(number, self.experiment.active.n_heads) == head
             button.layout.border = "3px solid black" if chosen else "1px solid #cccccc"
-        self.plane.value = playground.png(one_head, self.experiment, head)
+        self.plane.value = playground.picture("plane", one_head, self.experiment, head)
         self.show_rows()
 
     def show_rows(self, _: Any = None) -> None:
         """The head's attention in the two chosen prompts."""
         if self.experiment is not None and self.head is not None:
             chosen = self.active_row.value - 1, self.control_row.value - 1
-            self.rows.value = playground.png(playground.rows_figure, self.experiment, self.head, *chosen)
+            self.rows.value = playground.picture("rows", playground.rows_figure, self.experiment, self.head, *chosen)
 
     def save(self, what: str, _: Any = None) -> None:
         """Write the ``"table"`` or the ``"record"``, or print the ``"code"``."""

@@ -50,9 +50,8 @@ class Panel:
 
     def _make_results(self) -> None:
         self.about, self.exported = w.HTML(), w.HTML()
-        # An Image with a tooltip is a JavaScript error in ipywidgets 8.1 (it has no description): none here.
         self.measure = w.Dropdown(options=list(MEASURES), description="colour")
-        self.grid, self.legend, self.plane, self.rows = w.GridBox(), w.Image(), w.Image(), w.Image()
+        self.grid, self.legend, self.plane, self.rows = w.GridBox(), w.HTML(), w.HTML(), w.HTML()
         number = partial(w.BoundedIntText, value=1, min=1, max=1, style={"description_width": "initial"})
         self.active_row, self.control_row = number(description="active prompt"), number(description="control prompt")
         names = {"table": "Save table (CSV)", "record": "Save record", "code": "Copy as code"}
@@ -60,7 +59,7 @@ class Panel:
 
     def _arrange(self) -> w.VBox:
         for name in ("legend", "plane", "rows"):
-            layout = getattr(self, name).add_class(f"playground-{name}").layout
+            layout = getattr(self, name).layout
             layout.flex, layout.align_self = "0 0 auto", "flex-start"  # or a box would stretch the picture
         sides = w.HBox([w.VBox([w.HTML(f"<b>{side} prompts</b>, one a line"), area], layout=w.Layout(width="50%"))
                         for side, area in (("Active", self.active), ("Control", self.control))])  # fmt: skip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import html
 import io
 import threading
 from collections.abc import Callable
@@ -228,9 +230,16 @@ def _kept(n: int) -> list[int]:
     return list(range(n)) if n <= MOST_TOKENS else [0, *range(n - MOST_TOKENS + 1, n)]
 
 
-def png(draw: Callable[..., Figure], *args: Any) -> bytes:
-    """The figure that ``draw(*args)`` returns, in the style of the series, as the bytes of a PNG file."""
+def picture(name: str, draw: Callable[..., Figure], *args: Any) -> str:
+    """The figure that ``draw(*args)`` returns, in the style of the series, as an HTML image that says what it shows.
+
+    Its class is ``playground-name``; the alternative text is the figure's own title (or the label of its axis).
+    """
     buffer = io.BytesIO()
     with _drawing, rc_context(RC):  # type: ignore[arg-type]
-        draw(*args).savefig(buffer, format="png", dpi=100)
-    return buffer.getvalue()
+        fig = draw(*args)
+        fig.savefig(buffer, format="png", dpi=100)
+    ax = fig.axes[0]
+    says = html.escape(ax.get_title(loc="left") or f"colours of the grid: {ax.get_xlabel()}", quote=True)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return f'<img class="playground-{name}" style="max-width: none" alt="{says}" src="data:image/png;base64,{data}">'
