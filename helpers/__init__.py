@@ -34,6 +34,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "reference.circuits": ["ACRONYMS", "GREATER_THAN", "IOI_CORE", "IOI_PAPER", "IOI_POST", "Circuit"],
         "reference.demo": ["causal_edges", "circuit_of"],
         "experiment": ["Experiment", "analyse"],
-        "results": ["report", "save_results"],
+        "results": ["save_results"],
+        "wording": ["report"],
     },
 )

@@ -14,8 +14,9 @@ from helpers.prompts.ioi import abc_prompts, ioi_prompts
 from helpers.prompts.prompt import Prompt
 from helpers.reference.circuits import IOI_POST
 from helpers.reference.demo import circuit_of
-from helpers.results import SIDES, check_out, describe, load_records, report, save_results
+from helpers.results import SIDES, check_out, load_records, save_results
 from helpers.scorecard import as_text, scorecard, summary
+from helpers.wording import describe, report
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -109,7 +109,7 @@ def page(lab: str, tmp_path: Path) -> Iterator[Any]:
 
     with sync_playwright() as playwright:
         context = playwright.chromium.launch_persistent_context(
-            str(tmp_path / "profile"), executable_path=CHROMIUM, args=FLAGS, viewport={"width": 1300, "height": 1500}
+            str(tmp_path / "profile"), executable_path=CHROMIUM, args=FLAGS, viewport={"width": 1300, "height": 1600}
         )
         context.set_default_timeout(180_000)
         page = context.pages[0]

@@ -11,7 +11,7 @@ from models import CIRCUIT, HEADS, KEYS, LAYERS, causal_rows, random_rows, toy_p
 
 from helpers import AttentionRecord, Circuit, analyse
 from helpers.diagnostics.rows import kl_selectivity, susceptibility
-from helpers.results import answer
+from helpers.wording import answer
 
 IN_CIRCUIT = [divmod(i, HEADS) in CIRCUIT.heads for i in range(LAYERS * HEADS)]
 

@@ -22,19 +22,10 @@ from helpers.attention.record import Readout
 from helpers.plots.figures import FIGURES
 from helpers.prompts.ioi import abc_prompts, ioi_prompts
 from helpers.prompts.tokens import tokenize
-from helpers.results import (
-    answer,
-    check_out,
-    load_records,
-    performance,
-    published_tests,
-    ranking_table,
-    report,
-    save_results,
-    shift_table,
-)
+from helpers.results import check_out, load_records, save_results
+from helpers.wording import answer, performance, published_tests, ranking_table, report, shift_table
 
-REPORT = importlib.import_module("helpers.results")  # as an attribute of the package, report is the function
+RESULTS = importlib.import_module("helpers.results")
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -45,7 +36,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 @pytest.fixture
 def one_figure(monkeypatch: pytest.MonkeyPatch) -> None:
     """Results with one empty figure: drawing all nine has its own tests."""
-    monkeypatch.setattr(REPORT, "draw_all", lambda experiment: {"empty": Figure(figsize=(1, 1))})
+    monkeypatch.setattr(RESULTS, "draw_all", lambda experiment: {"empty": Figure(figsize=(1, 1))})
 
 
 # Words
@@ -241,7 +232,7 @@ def _in_the_figures(monkeypatch: pytest.MonkeyPatch, out: Path) -> None:
     def fail(experiment: Any) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(REPORT, "draw_all", fail)
+    monkeypatch.setattr(RESULTS, "draw_all", fail)
 
 
 def _at_ctrl_c(monkeypatch: pytest.MonkeyPatch, out: Path) -> None:

@@ -21,7 +21,7 @@ from helpers.statistics.shifts import head_index
 Method = Literal["graphical lasso", "ledoit-wolf"]
 
 #: Penalties tried by the graphical lasso, for heads of sd 1: a correlation smaller than the penalty counts for nothing.
-PENALTIES = np.geomspace(0.8, 0.01, 12)
+PENALTIES = np.geomspace(0.8, 0.001, 18)
 
 
 def partial_correlations(
@@ -63,27 +63,27 @@ def partial_correlations(
 def _sparse_precision(values: Float[np.ndarray, "prompt head"]) -> Float[np.ndarray, "head head"]:
     """Graphical lasso with the one of `PENALTIES` under which held-out prompts are likeliest (5 folds).
 
-    `sklearn.covariance.GraphicalLassoCV` is no use for fewer prompts than heads: it starts each penalty from the solution
-    for a larger one, which makes its solver diverge, and takes the last penalty before that for the best one.
+    `sklearn.covariance.GraphicalLassoCV` is no use where prompts are as few as heads: it starts each penalty from the
+    solution for a larger one, which makes its solver diverge, and takes the last penalty before that for the best one.
     """
-    scores: list[float] = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", ConvergenceWarning)  # a penalty whose solution is not reached is not a candidate
-        try:
-            for penalty in PENALTIES:
-                folds = KFold(5).split(values)
-                scores.append(float(np.mean([_held_out(values[fit], values[rest], penalty) for fit, rest in folds])))
-        except (FloatingPointError, ConvergenceWarning):
-            pass  # nor are smaller ones
-    if not scores:
+    scores = [_held_out_likelihood(values, penalty) for penalty in PENALTIES]
+    if max(scores) == -np.inf:
         raise ValueError("values: the graphical lasso does not converge on them; try method='ledoit-wolf'")
     return _penalised_precision(values, PENALTIES[np.argmax(scores)])
 
 
-def _held_out(fit: np.ndarray, rest: np.ndarray, penalty: float) -> float:
-    """Mean log likelihood of prompts that the precision matrix was not fitted to."""
-    scatter = empirical_covariance(rest - fit.mean(0), assume_centered=True)
-    return log_likelihood(scatter, _penalised_precision(fit, penalty))
+def _held_out_likelihood(values: Float[np.ndarray, "prompt head"], penalty: float) -> float:
+    """Mean log likelihood of the prompts of a fold under the fit to the others; -inf if a fit does not converge."""
+    scores = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ConvergenceWarning)
+        try:
+            for fit, rest in KFold(5).split(values):
+                scatter = empirical_covariance(values[rest] - values[fit].mean(0), assume_centered=True)
+                scores.append(log_likelihood(scatter, _penalised_precision(values[fit], penalty)))
+        except (FloatingPointError, ConvergenceWarning):
+            return -np.inf
+    return float(np.mean(scores))
 
 
 def _penalised_precision(values: Float[np.ndarray, "prompt head"], penalty: float) -> Float[np.ndarray, "head head"]:

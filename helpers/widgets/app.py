@@ -17,10 +17,10 @@ from helpers.models.load import load_model
 from helpers.plots.figures import one_head
 from helpers.plots.style import VERMILION
 from helpers.reference.circuits import Head
-from helpers.results import describe
 from helpers.widgets import checker, export, playground
 from helpers.widgets.checker import Check, Inputs
 from helpers.widgets.panel import OWN, Panel
+from helpers.wording import describe
 
 
 class Playground(Panel):

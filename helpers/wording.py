@@ -1,0 +1,172 @@
+"""An experiment in words and tables: the report of ``make run``."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from helpers.attention.record import AttentionRecord
+from helpers.experiment import Experiment
+from helpers.reference import published
+from helpers.statistics.ranking import Ranking
+
+
+def report(experiment: Experiment) -> str:
+    """The whole experiment as plain text: model and prompts, accuracy, statistics, published figures, answer."""
+    parts = [
+        describe(experiment),
+        *(f"NOTE  {note}" for note in experiment.notes),
+        _section("Heads that shift most", shift_table(experiment).to_string(index=False)),
+        _section("Correlations over heads", correlation_table(experiment).to_string()),
+        _section("Do circuit heads shift more? (measured)", _ranking_text(experiment)),
+        _section(f"GPT-2 small, as published ({published.SOURCE})", published_tests().to_string()),
+        _section("Answer", answer(experiment)),
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def _section(title: str, body: str) -> str:
+    return f"\n{title}\n{'-' * len(title)}\n{body}"
+
+
+def describe(experiment: Experiment) -> str:
+    """Which model, which prompts, and what the model answered."""
+    record = experiment.active
+    lines = [
+        f"model    {record.model} ({record.n_layers} layers x {record.n_heads} heads, "
+        f"{record.settings.get('dtype', 'dtype unknown')}), rows of the {record.query} token",
+        *(_side(name, side) for name, side in (("active", experiment.active), ("control", experiment.control))),
+    ]
+    return "\n".join(lines)
+
+
+def _side(name: str, record: AttentionRecord) -> str:
+    lengths = sorted({len(p) for p in record.prompts})
+    span = str(lengths[0]) if len(lengths) == 1 else f"{lengths[0]} to {lengths[-1]}"
+    text = f"{name:8} {len(record.prompts)} prompts of {span} tokens"
+    measured = performance(record)
+    return text if measured.empty else text + "; " + ", ".join(f"{k} {v}" for k, v in measured.items())
+
+
+def performance(record: AttentionRecord) -> pd.Series:
+    """How well the model does the task, as printed strings; empty if the record has no readout or no answers.
+
+    IOI prompts: share with IO as top token, mean logit difference IO - S, mean P(IO). ABC prompts, where both names
+    are right: mean P(A) / (P(A) + P(B)), which is 0.5 without a preference, and mean |logit difference|.
+    """
+    said = record.readout
+    if said is None or bool(said.p_foil.isnan().any()):
+        return pd.Series(dtype=object)
+    if all(p.prompt.template == "ABC" for p in record.prompts):
+        share = (said.p_answer / (said.p_answer + said.p_foil)).mean()
+        return pd.Series(
+            {
+                "share of A among A and B": f"{share:.3f}",
+                "mean |logit difference|": f"{said.logit_difference.abs().mean():.2f}",
+                "P(A) + P(B)": f"{(said.p_answer + said.p_foil).mean():.3f}",
+            }
+        )
+    return pd.Series(
+        {
+            "IO is the top token in": f"{said.correct.mean():.1%}",
+            "mean logit difference IO - S": f"{said.logit_difference.mean():.2f}",
+            "mean P(IO)": f"{said.p_answer.mean():.3f}",
+        }
+    )
+
+
+def shift_table(experiment: Experiment, top: int = 12) -> pd.DataFrame:
+    """The heads with the largest |dKL|, three decimals, with 95 % intervals and false-discovery rates."""
+    table = experiment.table
+    rows = table.loc[table.d_kl.abs().nlargest(top).index]
+    return pd.DataFrame(
+        {
+            "head": [f"{layer}.{head}" for layer, head in zip(rows.layer, rows["head"], strict=True)],
+            "role": rows.role,
+            "KL active": rows.kl_active.map("{:.3f}".format),
+            "KL control": rows.kl_control.map("{:.3f}".format),
+            "dKL": rows.d_kl.map("{:+.3f}".format),
+            "95 % interval": [f"{a:+.3f} to {b:+.3f}" for a, b in zip(rows.d_kl_low, rows.d_kl_high, strict=True)],
+            "q": rows.d_kl_q.map("{:.1g}".format),
+            "dchi": rows.d_chi.map("{:+.3f}".format),
+            "q chi": rows.d_chi_q.map("{:.1g}".format),
+        }
+    )
+
+
+def ranking_table(rankings: dict[str, Ranking]) -> pd.DataFrame:
+    """The statistics of each score, one column a score, as printed strings."""
+    return pd.DataFrame({score: _ranking_rows(r) for score, r in rankings.items()})
+
+
+def _ranking_rows(r: Ranking) -> dict[str, str]:
+    return {
+        "heads (circuit, others)": f"{r.n_circuit}, {r.n_other}",
+        "mean (sd), circuit": f"{r.mean_circuit:.4f} ({r.sd_circuit:.4f})",
+        "mean (sd), others": f"{r.mean_other:.4f} ({r.sd_other:.4f})",
+        "Mann-Whitney U": f"{r.u:g}",
+        "p (one-sided)": f"{r.p:.2g}",
+        "AUROC (= U / pairs)": f"{r.auroc:.3f}",
+        "  95 % interval": f"{r.low:.3f} to {r.high:.3f}",
+        "  layer index alone": f"{r.layer_auroc:.3f}",
+        "  within layers": f"{r.within_auroc:.3f}",
+        "  within layers, p": f"{r.within_p:.2g}",
+    }
+
+
+def published_tests() -> pd.DataFrame:
+    """The post's tests on GPT-2 small in the form of `ranking_table`, beside the layer index, which is no measurement."""
+    rows = {
+        t.statistic: {
+            "heads (circuit, others)": "23, 121",
+            "mean (sd), circuit": f"{t.mean_circuit:.4f} ({t.sd_circuit:.4f})",
+            "mean (sd), others": f"{t.mean_other:.4f} ({t.sd_other:.4f})",
+            "Mann-Whitney U": f"{t.u:g}",
+            "p (one-sided)": f"{t.p:.2g}",
+            "AUROC (= U / pairs)": f"{t.auroc:.3f}",
+            "  layer index alone": f"{published.layer_auroc():.3f}",
+        }
+        for t in published.TESTS.itertuples()
+    }
+    return pd.DataFrame(rows)
+
+
+def correlation_table(experiment: Experiment) -> pd.DataFrame:
+    """Correlations over heads: measured, and published for GPT-2 small."""
+    both = {experiment.active.model: experiment.correlations, "GPT-2 small (published)": published.CORRELATIONS}
+    return pd.DataFrame(both).map(lambda value: "-" if np.isnan(value) else f"{value:.3f}")
+
+
+def _ranking_text(experiment: Experiment) -> str:
+    if experiment.circuit is None:
+        return "No circuit is known for this model: heads can be looked at, but not scored."
+    return ranking_table(experiment.rankings).to_string() + f"\n(circuit: {experiment.circuit.source})"
+
+
+def answer(experiment: Experiment) -> str:
+    """The question of the experiment, answered in plain words that follow from the numbers."""
+    moved = experiment.table[["d_kl_q", "d_chi_q"]].lt(0.05).sum()
+    seen = (
+        f"On {experiment.active.model}, {moved.d_kl_q} of {len(experiment.table)} heads shift their KL and {moved.d_chi_q} "
+        "their chi between the two prompt sets (false-discovery rate below 5 %)."
+    )
+    if not experiment.rankings:
+        return f"{seen} Whether these are the heads that matter cannot be said: no circuit is known for this model."
+    return " ".join([seen, *(_verdict(score, r) for score, r in experiment.rankings.items())])
+
+
+def _verdict(score: str, r: Ranking) -> str:
+    """Yes, if the interval of AUROC is above 0.5 and the within-layer test agrees at 5 %; else what is missing."""
+    above = r.low > 0.5
+    within = r.within_p < 0.05
+    numbers = (
+        f"AUROC {r.auroc:.2f}, 95 % interval {r.low:.2f} to {r.high:.2f}; the layer index alone gives {r.layer_auroc:.2f}; "
+        f"within layers {r.within_auroc:.2f}, p = {r.within_p:.2g}"
+    )
+    if above and within:
+        return f"{score} tells circuit heads from the others, and not only by depth ({numbers})."
+    if above:
+        return f"{score} is larger in circuit heads, but comparing heads of the same layer does not confirm it ({numbers})."
+    if r.high < 0.5:
+        return f"{score} ranks circuit heads below the others ({numbers})."
+    return f"{score} does not tell circuit heads from the others ({numbers})."
