@@ -72,9 +72,9 @@ def plot_precision_recall(ax: Axes, edges: pd.DataFrame, names: Sequence[str], t
 
     for name, colour in zip(names, (BLUE, VERMILION, GREEN, ORANGE, BLACK), strict=False):
         precision, recall, _ = precision_recall_curve(edges[truth], edges[name])
-        ax.step(recall, precision, where="post", color=colour, label=name)
+        ax.step(recall[:-1], precision[:-1], where="post", color=colour, label=name)  # the last point is a convention
     ax.axhline(edges[truth].mean(), color=GREY, ls="--", lw=1, label="base rate")
-    ax.set(xlabel="recall of causal edges", ylabel="precision", xlim=(0, 1.01), ylim=(0, 1.03))
+    ax.set(xlabel="recall of causal edges", ylabel="precision", xlim=(0, 1.01), yscale="log", ylim=(None, 1.1))
     ax.legend(fontsize=8.5)
     return ax
 

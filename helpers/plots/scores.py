@@ -8,6 +8,7 @@ from itertools import cycle
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
 from helpers.plots.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION
 
@@ -15,7 +16,7 @@ NEEDS = {"nothing": BLACK, "two sets": BLUE, "pairs": VERMILION}
 
 
 def plot_scores(ax: Axes, table: pd.DataFrame, *, names: bool = True) -> Axes:
-    """AUROC of every score with its interval, in the table's order; dashed: chance; dotted: the layer index.
+    """AUROC of every score with its interval, in the table's order; diamond: within layers; see `score_legend`.
 
     Args:
         table: what `helpers.comparison.compare` returns.
@@ -28,11 +29,19 @@ def plot_scores(ax: Axes, table: pd.DataFrame, *, names: bool = True) -> Axes:
     for place, row in zip(places, table.itertuples(), strict=True):
         ax.plot([row.low, row.high], [place, place], color=NEEDS[row.needs], lw=1.6, alpha=0.6, solid_capstyle="butt")
         ax.plot(row.auroc, place, "o", color=NEEDS[row.needs], ms=5.5)
-        ax.plot(row.within, place, "|", color=BLACK, ms=8, mew=1.4)
+        ax.plot(row.within, place, "D", color=BLACK, ms=4.5, mfc="white")
     ax.set_yticks(places, table.index if names else [""] * len(table), fontsize=8.5)
     ax.tick_params(axis="y", length=0)
     ax.set(xlim=(-0.03, 1.03), xlabel="AUROC")
     return ax
+
+
+def score_legend() -> list[Line2D]:
+    """Handles for a legend of `plot_scores`, e.g. ``fig.legend(handles=score_legend(), loc="outside lower center")``."""
+    needs = [Line2D([], [], color=colour, marker="o", label=f"AUROC; needs {name}") for name, colour in NEEDS.items()]
+    within = Line2D([], [], color=BLACK, marker="D", mfc="white", ls="", label="within layers")
+    chance = Line2D([], [], color=GREY, ls="--", label="chance")
+    return [*needs, within, chance, Line2D([], [], color=BLACK, ls=":", label="layer index")]
 
 
 def plot_screening(ax: Axes, curves: Mapping[str, pd.DataFrame], *, emphasise: Sequence[str] = ()) -> Axes:
