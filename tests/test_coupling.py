@@ -16,6 +16,7 @@ from helpers.statistics.coupling import (
     correlation_matrix,
     correlations,
     couple_heads,
+    cross_correlation,
     strongest_pairs,
     upper_triangle,
 )
@@ -167,3 +168,15 @@ def test_without_a_circuit(table: pd.DataFrame) -> None:
     found = correlations(table.assign(in_circuit=False))
     assert np.isnan(found["dKL, dchi (circuit)"])
     assert found["dKL, dchi (others)"] == pytest.approx(found["dKL, dchi (all heads)"])
+
+
+def test_cross_correlation_is_pearson() -> None:
+    """Entry (i, j) = scipy's correlation of head i on one side with head j on the other; with itself, couple_heads."""
+    first, second = np.random.default_rng(3).normal(size=(2, 20, 2, 3))
+    found = cross_correlation(first, second)
+    for i, j in ((0, 0), (1, 4), (5, 2)):
+        expected = stats.pearsonr(first.reshape(20, 6)[:, i], second.reshape(20, 6)[:, j]).statistic
+        assert found[i, j] == pytest.approx(expected)
+    np.testing.assert_allclose(cross_correlation(first, first), couple_heads(first, first).active, atol=1e-12)
+    with pytest.raises(ValueError, match="second: expected the 20 prompts of first, got 19"):
+        cross_correlation(first, second[:19])

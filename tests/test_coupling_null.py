@@ -308,3 +308,13 @@ def test_refuses_groups() -> None:
     """A group for each prompt of each set."""
     with pytest.raises(ValueError, match="groups: expected one a prompt, 40 and 40, got 40 and 39"):
         coupling_null(*unrelated(), groups=(["a"] * 40, ["a"] * 39))
+
+
+def test_summary_says_what_the_null_holds() -> None:
+    """p of the spread counts shuffles at least as wide; the summary names every number."""
+    null = CouplingNull(0.9, np.array([0.5, 1.0, 0.8]), 0.3, np.array([0.1, 0.3, 0.2]), 10)
+    assert null.p_sd == pytest.approx(2 / 4)
+    assert null.summary() == pytest.approx(
+        {"largest": 0.9, "p": 2 / 4, "sd": 0.3, "p of sd": 2 / 4, "sigmas": 3.0, "median of shuffles": 4.0,
+         "95 %": np.quantile([5.0, 1.0 / 0.3, 4.0], 0.95)}
+    )  # fmt: skip

@@ -10,10 +10,17 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from helpers.statistics import direct
 from helpers.statistics.coupling import correlation_matrix
-from helpers.statistics.direct import PENALTIES, average_precision_interval, edge_table, partial_correlations
+from helpers.statistics.direct import (
+    PENALTIES,
+    average_precision_interval,
+    edge_table,
+    partial_correlations,
+    rank_edges,
+)
 
 Matrix = NDArray[np.float64]
 METHODS = ["graphical lasso", "ledoit-wolf"]
@@ -316,3 +323,21 @@ def test_average_precision_refuses(truth: NDArray[np.bool_], words: str) -> None
     """Lengths that differ, nothing true, everything true."""
     with pytest.raises(ValueError, match=words):
         average_precision_interval(np.arange(3.0), truth)
+
+
+# Ranking edges
+
+
+def test_rank_edges_is_the_references() -> None:
+    """Average precision and AUROC are scikit-learn's; a score that is a function of the layers has within 0.5 and p 1."""
+    rng = np.random.default_rng(9)
+    table = edge_table({"noise": rng.normal(size=(12, 12))}, 3, 4).assign(causal=rng.random(48) < 0.3)
+    table["layers"] = 10.0 * table.layer_1 - table.layer_2
+    ranked = rank_edges(table, ["noise", "layers"], n_resamples=50)
+    assert list(ranked.index) == ["noise", "layers", "early layers first"]
+    assert ranked.AUROC["noise"] == pytest.approx(roc_auc_score(table.causal, table.noise))
+    assert ranked["average precision"]["noise"] == pytest.approx(average_precision_score(table.causal, table.noise))
+    assert (ranked["base rate"] == table.causal.mean()).all()
+    assert (ranked.within[["layers", "early layers first"]] == 0.5).all()
+    assert (ranked["within p"][["layers", "early layers first"]] == 1).all()
+    assert (ranked.low <= ranked["average precision"]).all()

@@ -22,10 +22,11 @@ from helpers.reference.circuits import (
     IOI_PAPER,
     IOI_POST,
     Circuit,
+    from_effects,
     from_roles,
     parse_heads,
 )
-from helpers.reference.demo import circuit_of
+from helpers.reference.demo import causal_heads, circuit_of
 from helpers.scorecard import as_text, scorecard, summary
 from helpers.statistics.ranking import auroc
 
@@ -231,3 +232,11 @@ def test_scorecard_refuses_another_protocol(planted: Any, run: Any) -> None:
     for other in (planted, short, replace(run, rankings={})):
         with pytest.raises(ValueError, match=r"experiment: expected the post's 50 \+ 50 prompts"):
             scorecard(other)
+
+
+def test_circuit_from_effects() -> None:
+    """The causal rows of a patching table are the circuit; its shape is the table's."""
+    table = causal_heads("demo")
+    circuit = from_effects("found again", table)
+    assert set(circuit.heads) == set(circuit_of("demo").heads)
+    assert (circuit.n_layers, circuit.n_heads, list(circuit.roles)) == (6, 8, ["causal"])

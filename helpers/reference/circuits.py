@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+import pandas as pd
+
 Head = tuple[int, int]
 
 
@@ -109,6 +111,18 @@ ACRONYMS = Circuit(
     _roles(circuit="1.0 2.2 4.11 5.8 8.11 9.9 10.10 11.4"),
     "García-Carrasco et al. 2024 (arXiv:2405.04156)",
 )
+
+
+def from_effects(name: str, effects: pd.DataFrame) -> Circuit:
+    """The heads that patching found causal, as a circuit of one role.
+
+    Args:
+        effects: one row a head of the whole model: layer, head, causal (see `helpers.models.patching.head_effects`).
+    """
+    found = effects[effects.causal]
+    heads = ((int(layer), int(head)) for layer, head in zip(found.layer, found["head"], strict=True))
+    shape = int(effects.layer.max()) + 1, int(effects["head"].max()) + 1
+    return from_roles(name, *shape, (("causal", head) for head in heads), "activation patching")
 
 
 def from_roles(name: str, n_layers: int, n_heads: int, roles: Iterable[tuple[str, Head]], source: str) -> Circuit:

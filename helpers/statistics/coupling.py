@@ -48,6 +48,22 @@ def correlation_matrix(values: Float[np.ndarray, "prompt head"]) -> Float[np.nda
     return np.clip(unit.T @ unit, -1, 1)
 
 
+def cross_correlation(first: PerPrompt, second: PerPrompt) -> Float[np.ndarray, "head head"]:
+    """Correlation over prompts of every head's value on one side with every head's on the other.
+
+    E.g. KL of senders at S2 (rows of the matrix) with KL of receivers at END (columns).
+
+    Raises:
+        ValueError: as `couple_heads`, and if the sides are not the same prompts.
+    """
+    check_sides(first, second)
+    if len(first) != len(second):
+        raise ValueError(f"second: expected the {len(first)} prompts of first, got {len(second)}")
+    flat = [side.reshape(len(side), -1) for side in (first, second)]
+    n = flat[0].shape[1]
+    return correlation_matrix(np.hstack(flat))[:n, n:]
+
+
 def upper_triangle(matrix: Float[np.ndarray, "head head"]) -> Float[np.ndarray, " pair"]:
     """The entries above the diagonal that are numbers."""
     values = matrix[np.triu_indices_from(matrix, k=1)]

@@ -41,6 +41,11 @@ class CouplingNull:
         return float((1 + (self.largest >= self.observed - 1e-12).sum()) / (1 + len(self.largest)))
 
     @property
+    def p_sd(self) -> float:
+        """The same for the sd of all entries: has coupling changed as a whole?"""
+        return float((1 + (self.null_sd >= self.sd - 1e-12).sum()) / (1 + len(self.null_sd)))
+
+    @property
     def sigmas(self) -> float:
         """The observed value in sds of C_diff: what "5 sigma" means in post 2."""
         return self.observed / self.sd
@@ -49,6 +54,12 @@ class CouplingNull:
     def chance_sigmas(self) -> float:
         """The 95 % point of the same number when labels are shuffled."""
         return float(np.quantile(self.largest / self.null_sd, 0.95))
+
+    def summary(self) -> dict[str, float]:
+        """The largest entry and the spread with their p, and the largest in sds beside what shuffles give."""
+        median = float(np.median(self.largest / self.null_sd))
+        spread = {"largest": self.observed, "p": self.p, "sd": self.sd, "p of sd": self.p_sd}
+        return spread | {"sigmas": self.sigmas, "median of shuffles": median, "95 %": self.chance_sigmas}
 
 
 def coupling_null(

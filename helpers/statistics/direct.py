@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -16,6 +16,7 @@ from sklearn.model_selection import KFold
 from sklearn.preprocessing import StandardScaler
 
 from helpers.statistics.coupling_null import CONSTANT
+from helpers.statistics.ranking import auroc, within_layer_auroc
 from helpers.statistics.shifts import head_index
 
 Method = Literal["graphical lasso", "ledoit-wolf"]
@@ -115,6 +116,28 @@ def edge_table(matrices: dict[str, Float[np.ndarray, "head head"]], n_layers: in
     i, j = i[apart], j[apart]
     table = pd.DataFrame(np.hstack([heads[i], heads[j]]), columns=["layer_1", "head_1", "layer_2", "head_2"])
     return table.assign(**{name: np.abs(np.nan_to_num(matrix[i, j])) for name, matrix in matrices.items()})
+
+
+def rank_edges(table: pd.DataFrame, methods: Sequence[str], *, n_resamples: int = 400) -> pd.DataFrame:
+    """How each column of an `edge_table` ranks the edges that its column ``causal`` marks.
+
+    Beside the methods stands "early layers first", which looks at no prompt. ``within`` compares edges between the same
+    two layers only; its p (2,000 label permutations) treats edges as independent, which flatters it.
+
+    Returns:
+        One row a method: average precision with its interval (low, high) and base rate, AUROC, within, within p.
+    """
+    scores = {name: table[name] for name in methods} | {"early layers first": -(table.layer_1 + table.layer_2)}
+    causal = table.causal.to_numpy(dtype=bool)
+    block = table.layer_1 * (1 + table.layer_2.max()) + table.layer_2
+    rows = {}
+    for name, column in scores.items():
+        score = column.to_numpy(dtype=float)
+        ap = average_precision_interval(score, causal, n_resamples=n_resamples)
+        within = within_layer_auroc(score, causal, block, n_permutations=2000)
+        rows[name] = (*ap, causal.mean(), auroc(score, causal), *within)
+    columns = ["average precision", "low", "high", "base rate", "AUROC", "within", "within p"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
 
 
 def average_precision_interval(
