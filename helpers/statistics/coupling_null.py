@@ -11,6 +11,7 @@ from jaxtyping import Float
 from tqdm.auto import tqdm
 
 from helpers.statistics.coupling import couple_heads, strongest_pairs
+from helpers.statistics.pairs import permutation_p
 from helpers.statistics.shifts import PerPrompt, check_sides
 
 #: A head whose values vary less than this (sd in normalised units) has no correlation worth the name.
@@ -38,12 +39,12 @@ class CouplingNull:
     @property
     def p(self) -> float:
         """(1 + #{permuted >= observed}) / (1 + permutations)."""
-        return float((1 + (self.largest >= self.observed - 1e-12).sum()) / (1 + len(self.largest)))
+        return float(permutation_p(self.observed, self.largest))
 
     @property
     def p_sd(self) -> float:
         """The same for the sd of all entries: has coupling changed as a whole?"""
-        return float((1 + (self.null_sd >= self.sd - 1e-12).sum()) / (1 + len(self.null_sd)))
+        return float(permutation_p(self.sd, self.null_sd))
 
     @property
     def sigmas(self) -> float:

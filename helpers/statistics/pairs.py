@@ -46,7 +46,7 @@ def paired_tests(
         method="percentile", rng=np.random.default_rng(seed),
     ).confidence_interval  # fmt: skip
     observed, null = d.mean(0), _flips(len(d), n_flips, seed) @ d / len(d)
-    p = _p_values(np.abs(observed), np.abs(null))
+    p = permutation_p(np.abs(observed), np.abs(null))
     table = head_index(*active.shape[1:]).assign(shift=observed, low=interval.low, high=interval.high)
     return table.assign(p=p, q=stats.false_discovery_control(p))
 
@@ -81,7 +81,7 @@ def position_scan(
     observed = d.sum(0) / scale
     flips = _flips(len(d), n_flips, seed)
     null = np.stack([np.abs(flips @ d[:, h] / scale[h]).max(-1) for h in range(d.shape[1])], axis=1)
-    p = _p_values(np.abs(observed).max(-1), null)
+    p = permutation_p(np.abs(observed).max(-1), null)
     best = np.abs(observed).argmax(-1)
     every = np.arange(len(best))
     return head_index(*shape[1:3]).assign(
@@ -154,8 +154,8 @@ def _flips(n: int, n_flips: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).choice([-1.0, 1.0], (n_flips, n))
 
 
-def _p_values(observed: np.ndarray, null: np.ndarray) -> np.ndarray:
-    """Share of null values at least as large, counting the observed one; shapes ``(head,)`` and ``(flip, head)``."""
+def permutation_p(observed: np.ndarray | float, null: np.ndarray) -> np.ndarray:
+    """(1 + #{null >= observed}) / (1 + draws), over the first axis of ``null``; the observed value counts as a draw."""
     return (1 + (null >= observed - 1e-12).sum(0)) / (1 + len(null))
 
 
