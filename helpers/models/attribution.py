@@ -11,7 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from helpers.models.pairs import MinimalPairs, hook_z
+from helpers.models.forward import StoredRun, forward, hook_z
+from helpers.models.pairs import MinimalPairs
 from helpers.prompts.prompt import Prompt
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ def attribute_heads(
     corrupt: Sequence[Prompt],
     *,
     batch_size: int = 50,
+    prepend_bos: bool = True,
+    bos: str | int | None = None,
     progress: bool = True,
 ) -> Float[np.ndarray, "layer head pair"]:
     """Estimate what `patch_heads` measures by denoising, for all heads at once.
@@ -39,6 +42,7 @@ def attribute_heads(
         model: what `load_model` returns; its parameters get no gradients.
         clean, corrupt: pairs of prompts of equal length (`minimal_pairs`).
         batch_size: pairs a pass; memory grows with it, for the backward pass keeps every activation.
+        prepend_bos, bos: as `record_attention`.
 
     Returns:
         Differences of logits (no unit), shape ``(layer, head, pair)``.
@@ -48,12 +52,12 @@ def attribute_heads(
 
     Source: Nanda 2023, "Attribution Patching: Activation Patching At Industrial Scale".
     """
-    pairs = MinimalPairs(model, clean, corrupt)
+    pairs = MinimalPairs(model, clean, corrupt, prepend_bos=prepend_bos, bos=bos)
     batches = pairs.batches(batch_size)
     found = np.zeros((model.cfg.n_layers, model.cfg.n_heads, len(pairs)))
     bar = tqdm(total=len(pairs), desc="attribution", unit="pair", disable=not progress, leave=False)
     for batch in batches:
-        clean_z, _ = pairs.run_with_z(batch, pairs.clean)
+        clean_z = StoredRun(model, pairs.clean[batch], whole=True).z
         corrupt_z, slope = _run_with_slope(pairs, batch)
         for layer, (new, old, grad) in enumerate(zip(clean_z, corrupt_z, slope, strict=True)):
             found[layer][:, batch] = ((new - old).double() * grad.double()).sum((1, 3)).T.cpu()
@@ -74,5 +78,5 @@ def _run_with_slope(pairs: MinimalPairs, batch: np.ndarray) -> tuple[list[Tensor
 
     hooks = [(hook_z(layer), add_zero) for layer in range(pairs.model.cfg.n_layers)]
     with torch.enable_grad():
-        total = pairs.run(batch, pairs.corrupt, hooks).sum()
+        total = pairs.read(forward(pairs.model, pairs.corrupt[batch], hooks), batch).sum()
     return kept, torch.autograd.grad(total, zeros)

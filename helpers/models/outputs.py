@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from helpers.attention.capture import tokenize_for
-from helpers.models.pairs import hook_z
+from helpers.models.forward import hook_z
 from helpers.prompts.prompt import Prompt
 from helpers.prompts.tokens import TokenizedPrompt, by_length, first_token
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -14,11 +15,15 @@ from scipy import stats
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from helpers.models.forward import StoredRun, hook_z
 from helpers.models.pairs import MinimalPairs
 from helpers.prompts.prompt import Prompt
+from helpers.reference.circuits import Head
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
+
+Patched = Float[np.ndarray, "head pair"]
 
 #: A head is causal if it moves the logit difference by more than this share of the clean-corrupt gap, either way.
 THRESHOLD = 0.05
@@ -26,12 +31,13 @@ THRESHOLD = 0.05
 
 @dataclass(frozen=True)
 class PatchingRun:
-    """Logit differences (answer - foil) of every patched run, one entry a pair.
+    """Readouts (`MinimalPairs`: logit differences, answer - foil) of every patched run, one entry a pair.
 
     Attributes:
         clean, corrupt: unpatched, shape ``(pair,)``.
         denoised: corrupt run with one head's output taken from the clean run, ``(layer, head, pair)``.
         noised: clean run with one head's output taken from the corrupt run, ``(layer, head, pair)``.
+            Both are NaN for heads that were not patched.
     """
 
     clean: Float[np.ndarray, " pair"]
@@ -46,41 +52,111 @@ def patch_heads(
     corrupt: Sequence[Prompt],
     *,
     position: str | None = None,
+    heads: Iterable[Head] | None = None,
     batch_size: int = 100,
+    whole: bool = False,
+    prepend_bos: bool = True,
+    bos: str | int | None = None,
     progress: bool = True,
 ) -> PatchingRun:
     """Patch the output of each head, one at a time, in both directions.
+
+    A patched run starts at the patched layer, at the first token in which the sides differ, from what the unpatched run
+    left there (`helpers.models.forward.StoredRun`).
 
     Args:
         model: what `load_model` returns.
         clean, corrupt: pairs of prompts of equal length (`minimal_pairs`); each pair's answer and foil are those of
             its clean prompt.
         position: patch at this named position of the clean prompt only; default: at every position.
-        batch_size: pairs a forward pass.
+        heads: ``(layer, head)`` of the heads to patch; default: all.
+        batch_size: prompts a forward pass; few pairs are patched in several heads a pass.
+        whole: start every run at the input (slow; the reference for the way that is taken otherwise).
+        prepend_bos, bos: as `record_attention`.
 
     Raises:
-        ValueError: if the sides can't be paired, token by token.
+        ValueError: if the sides can't be paired, token by token, or the model has no such head.
 
     Source: Wang et al. 2022; Heimersheim & Nanda 2024 (arXiv:2404.15255) for the two directions.
     """
-    pairs = MinimalPairs(model, clean, corrupt, position)
-    batches = pairs.batches(batch_size)
-    n_layers, n_heads = model.cfg.n_layers, model.cfg.n_heads
-    unpatched: dict[str, list[Tensor]] = {"clean": [], "corrupt": []}
-    patched = {way: np.zeros((n_layers, n_heads, len(clean))) for way in ("denoised", "noised")}
-    bar = tqdm(total=len(clean) * n_layers * n_heads, desc="patching", unit="run", disable=not progress, leave=False)
-    for batch in batches:
-        clean_z, clean_ld = pairs.run_with_z(batch, pairs.clean)
-        corrupt_z, corrupt_ld = pairs.run_with_z(batch, pairs.corrupt)
-        unpatched["clean"].append(clean_ld)
-        unpatched["corrupt"].append(corrupt_ld)
-        for layer in range(n_layers):
-            for head in range(n_heads):
-                for way, ids, z in (("denoised", pairs.corrupt, clean_z), ("noised", pairs.clean, corrupt_z)):
-                    patched[way][layer, head, batch] = pairs.run_patched(batch, ids, layer, head, z[layer])
-                bar.update(len(batch))
+    pairs = MinimalPairs(model, clean, corrupt, position, prepend_bos=prepend_bos, bos=bos)
+    shape = model.cfg.n_layers, model.cfg.n_heads
+    chosen = check_heads("heads", heads, *shape)
+    stored = StoredPairs(pairs, batch_size=batch_size, whole=whole)
+    patched = [np.full((*shape, len(pairs)), np.nan) for _ in range(2)]
+    bar = tqdm(total=len(chosen), desc="patching", unit="head", disable=not progress, leave=False)
+    for layer, some in by_layer(chosen):
+        for way, found in zip(patched, stored.patch(layer, some), strict=True):
+            way[layer, some] = found
+        bar.update(len(some))
     bar.close()
-    return PatchingRun(*(torch.cat(unpatched[side]).numpy() for side in ("clean", "corrupt")), **patched)
+    return PatchingRun(stored.clean, stored.corrupt, *patched)
+
+
+class StoredPairs:
+    """Minimal pairs with both sides run and kept, so that heads can be patched one after the other.
+
+    Attributes:
+        pairs: the pairs.
+        clean, corrupt: readouts of the unpatched runs, shape ``(pair,)``.
+    """
+
+    def __init__(self, pairs: MinimalPairs, *, batch_size: int = 100, whole: bool = False) -> None:
+        self.pairs, self.batch_size = pairs, batch_size
+        self._batches = [(batch, *pairs.store(batch, whole=whole)) for batch in pairs.batches(batch_size)]
+        self.clean, self.corrupt = (
+            torch.cat([pairs.read(part[side].logits, part[0]) for part in self._batches]).numpy() for side in (1, 2)
+        )
+
+    def patch(self, layer: int, heads: Sequence[int]) -> tuple[Patched, Patched]:
+        """Readouts (denoised, noised) with the output of each of some heads of a layer, one at a time, replaced."""
+        denoised, noised = (np.zeros((len(heads), len(self.pairs))) for _ in range(2))
+        for batch, clean, corrupt in self._batches:
+            together = max(1, self.batch_size // len(batch))
+            for start in range(0, len(heads), together):
+                some = heads[start : start + together]
+                denoised[start : start + together, batch] = self._run(batch, corrupt, clean, layer, some)
+                noised[start : start + together, batch] = self._run(batch, clean, corrupt, layer, some)
+        return denoised, noised
+
+    def _run(
+        self, batch: np.ndarray, target: StoredRun, source: StoredRun, layer: int, heads: Sequence[int]
+    ) -> Patched:
+        """The target run with each head's z taken from the source run, at every position or at the chosen one."""
+        new, copies = source.z[layer], len(heads)
+        rows = torch.arange(len(batch), device=new.device)
+        at = None
+        if self.pairs.at is not None:
+            at = self.pairs.at[batch] - target.start
+            rows, at = rows[at >= 0], at[at >= 0]  # before the first difference there is nothing to replace
+
+        def replace(z: Tensor, hook: Any) -> Tensor:
+            for k, head in enumerate(heads):
+                copy = z[k::copies]
+                if at is None:
+                    copy[:, :, head] = new[:, :, head]
+                else:
+                    copy[rows, at, head] = new[rows, at, head]
+            return z
+
+        logits = target.resume(layer, [(hook_z(layer), replace)], copies=copies)
+        return self.pairs.read(logits, batch, copies).reshape(len(batch), copies).T.numpy()
+
+
+def check_heads(name: str, heads: Iterable[Head] | None, n_layers: int, n_heads: int) -> list[Head]:
+    """``(layer, head)`` pairs that the model has, in reading order and once each; all of them for None."""
+    every = [(layer, head) for layer in range(n_layers) for head in range(n_heads)]
+    chosen = every if heads is None else sorted({(int(layer), int(head)) for layer, head in heads})
+    for head in chosen:
+        if not (0 <= head[0] < n_layers and 0 <= head[1] < n_heads):
+            raise ValueError(f"{name}: expected heads of {n_layers} layers x {n_heads} heads, got {head}")
+    return chosen
+
+
+def by_layer(heads: Sequence[Head]) -> Iterator[tuple[int, list[int]]]:
+    """``(layer, its heads)`` of heads in reading order."""
+    for layer, group in itertools.groupby(heads, key=lambda head: head[0]):
+        yield layer, [head for _, head in group]
 
 
 def head_effects(run: PatchingRun, *, level: float = 0.95, n_resamples: int = 2000, seed: int = 0) -> pd.DataFrame:

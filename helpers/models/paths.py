@@ -13,9 +13,11 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from helpers.models.pairs import MinimalPairs, hook_z
-from helpers.models.patching import shares_of_gap
+from helpers.models.forward import StoredRun, hook_z
+from helpers.models.pairs import MinimalPairs
+from helpers.models.patching import Patched, by_layer, check_heads, shares_of_gap
 from helpers.prompts.prompt import Prompt
+from helpers.reference.circuits import Head
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -46,8 +48,11 @@ def patch_paths(
     clean: Sequence[Prompt],
     corrupt: Sequence[Prompt],
     *,
-    senders: Iterable[tuple[int, int]] | None = None,
+    senders: Iterable[Head] | None = None,
+    receivers: Iterable[Head] | None = None,
     batch_size: int = 100,
+    prepend_bos: bool = True,
+    bos: str | int | None = None,
     progress: bool = True,
 ) -> PathRun:
     """Patch the path from each head to each head of a later layer, one at a time, into the clean run.
@@ -63,84 +68,82 @@ def patch_paths(
         model: what `load_model` returns.
         clean, corrupt: pairs of prompts of equal length (`minimal_pairs`); each pair's answer and foil are those of
             its clean prompt.
-        senders: ``(layer, head)`` of the senders to patch; default: all heads.
+        senders, receivers: ``(layer, head)`` of the heads at either end; default: all heads.
         batch_size: prompts a forward pass; receivers of one layer share passes.
+        prepend_bos, bos: as `record_attention`.
 
     Raises:
-        ValueError: if the sides can't be paired, token by token, or the model has no such sender.
+        ValueError: if the sides can't be paired, token by token, or the model has no such head.
 
     Source: Wang et al. 2022 (arXiv:2211.00593), section 3.1 and appendix; the receiver here is a whole head, not its
     queries, keys or values.
     """
-    pairs = MinimalPairs(model, clean, corrupt)
-    batches = pairs.batches(batch_size)
+    pairs = MinimalPairs(model, clean, corrupt, prepend_bos=prepend_bos, bos=bos)
     n_layers, n_heads = model.cfg.n_layers, model.cfg.n_heads
-    chosen = _checked(senders, n_layers, n_heads)
-    unpatched: dict[str, list[Tensor]] = {"clean": [], "corrupt": []}
+    from_heads = check_heads("senders", senders, n_layers, n_heads)
+    to_heads = dict(by_layer(check_heads("receivers", receivers, n_layers, n_heads)))
+    unpatched: tuple[list[Tensor], list[Tensor]] = ([], [])
     patched = np.full((n_layers, n_heads, n_layers, n_heads, len(pairs)), np.nan)
-    bar = tqdm(total=len(pairs) * len(chosen), desc="path patching", unit="sender", disable=not progress, leave=False)
-    for batch in batches:
-        clean_z, clean_ld = pairs.run_with_z(batch, pairs.clean)
-        corrupt_z, corrupt_ld = pairs.run_with_z(batch, pairs.corrupt)
-        unpatched["clean"].append(clean_ld)
-        unpatched["corrupt"].append(corrupt_ld)
-        for layer, head in chosen:
-            received = _send(pairs, batch, clean_z, corrupt_z[layer], layer, head)
-            for receiver, z in received.items():
-                patched[layer, head, receiver][:, batch] = _receive(pairs, batch, receiver, z, batch_size)
+    bar = tqdm(
+        total=len(pairs) * len(from_heads), desc="path patching", unit="sender", disable=not progress, leave=False
+    )
+    for batch in pairs.batches(batch_size):
+        clean_run, corrupt_run = pairs.store(batch)
+        for side, run in zip(unpatched, (clean_run, corrupt_run), strict=True):
+            side.append(pairs.read(run.logits, batch))
+        for layer, head in from_heads:
+            later = [receiver for receiver in to_heads if receiver > layer]
+            for receiver, z in _send(clean_run, corrupt_run, layer, head, later).items():
+                some = to_heads[receiver]
+                found = _receive(pairs, batch, clean_run, receiver, some, z, batch_size)
+                patched[layer, head, receiver, np.array(some)[:, None], batch] = found
             bar.update(len(batch))
     bar.close()
-    return PathRun(torch.cat(unpatched["clean"]).numpy(), torch.cat(unpatched["corrupt"]).numpy(), patched)
+    return PathRun(*(torch.cat(side).numpy() for side in unpatched), patched)
 
 
-def _checked(senders: Iterable[tuple[int, int]] | None, n_layers: int, n_heads: int) -> list[tuple[int, int]]:
-    every = [(layer, head) for layer in range(n_layers) for head in range(n_heads)]
-    chosen = every if senders is None else [(int(layer), int(head)) for layer, head in senders]
-    for sender in chosen:
-        if sender not in every:
-            raise ValueError(f"senders: expected heads of {n_layers} layers x {n_heads} heads, got {sender}")
-    return chosen
-
-
-def _send(
-    pairs: MinimalPairs, batch: np.ndarray, clean_z: list[Tensor], corrupt_z: Tensor, layer: int, head: int
-) -> dict[int, Tensor]:
-    """z of each later layer, ``(pair, token, head, d_head)``, if of all heads the sender alone is corrupt."""
+def _send(clean: StoredRun, corrupt: StoredRun, layer: int, head: int, later: Sequence[int]) -> dict[int, Tensor]:
+    """z of the layers in ``later``, ``(pair, token, head, d_head)``, if of all heads the sender alone is corrupt."""
     received: dict[int, Tensor] = {}
 
     def send(z: Tensor, hook: Any) -> Tensor:
-        z = clean_z[layer].clone()
-        z[:, :, head] = corrupt_z[:, :, head]
+        z = clean.z[layer].clone()
+        z[:, :, head] = corrupt.z[layer][:, :, head]
         return z
 
     def note(z: Tensor, hook: Any) -> Tensor:
         receiver = int(hook.name.split(".")[1])
-        received[receiver] = z.clone()
-        return clean_z[receiver].clone()
+        if receiver in later:
+            received[receiver] = z.clone()
+        return clean.z[receiver].clone()
 
-    later = range(layer + 1, len(clean_z))
     if later:
-        with torch.no_grad():
-            pairs.run(batch, pairs.clean, [(hook_z(layer), send), *((hook_z(receiver), note) for receiver in later)])
+        held = range(layer + 1, max(later) + 1)
+        clean.resume(layer, [(hook_z(layer), send), *((hook_z(i), note) for i in held)])
     return received
 
 
 def _receive(
-    pairs: MinimalPairs, batch: np.ndarray, layer: int, source: Tensor, batch_size: int
-) -> Float[np.ndarray, "head pair"]:
-    """Logit differences of the clean run with the z of each head of a layer, one at a time, taken from ``source``."""
-    n_heads = source.shape[2]
+    pairs: MinimalPairs,
+    batch: np.ndarray,
+    clean: StoredRun,
+    layer: int,
+    heads: Sequence[int],
+    source: Tensor,
+    batch_size: int,
+) -> Patched:
+    """Readouts of the clean run with the z of each head of a layer, one at a time, taken from ``source``."""
     found = []
-    for heads in np.array_split(np.arange(n_heads), -(-n_heads * len(batch) // batch_size)):
+    for some in np.array_split(np.asarray(heads), -(-len(heads) * len(batch) // batch_size)):
 
-        def replace(z: Tensor, hook: Any, heads: np.ndarray = heads) -> Tensor:
-            for copy, head in zip(z.chunk(len(heads)), heads, strict=True):
-                copy[:, :, head] = source[:, :, head]
+        def replace(z: Tensor, hook: Any, some: np.ndarray = some) -> Tensor:
+            for k, head in enumerate(some):
+                z[k :: len(some), :, head] = source[:, :, head]
             return z
 
-        with torch.no_grad():
-            found.append(pairs.run(np.tile(batch, len(heads)), pairs.clean, [(hook_z(layer), replace)]))
-    return torch.cat(found).reshape(n_heads, len(batch)).numpy()
+        logits = clean.resume(layer, [(hook_z(layer), replace)], copies=len(some))
+        found.append(pairs.read(logits, batch, len(some)).reshape(len(batch), len(some)).T)
+    return torch.cat(found).numpy()
 
 
 def edge_effects(run: PathRun, *, level: float = 0.95, n_resamples: int = 2000, seed: int = 0) -> pd.DataFrame:

@@ -1,0 +1,147 @@
+"""Where a model runs: hook names, the logits at END, and runs that start in the middle of a stored one."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+#: A hook: its name, and a function of (activation, hook) that returns what takes the activation's place, or None.
+Hook = tuple[str, Callable[..., Tensor | None]]
+Ids = Int[Tensor, "prompt token"]
+Logits = Float[Tensor, "prompt vocabulary"]
+Start = Literal["layer and token", "layer", "input"]
+
+
+def hook_z(layer: int) -> str:
+    """Name of the hook at the output z = sum_i pi_i v_i of a layer's heads, ``(prompt, token, head, d_head)``."""
+    return f"blocks.{layer}.attn.hook_z"
+
+
+def forward(model: TransformerBridge, ids: Ids, hooks: Sequence[Hook] = (), **options: Any) -> Logits:
+    """Logits at END, under hooks, in the model's dtype; with gradients unless the caller turned them off."""
+    return model.run_with_hooks(ids, fwd_hooks=list(hooks), **_lean(ids), **options)[:, -1]
+
+
+def _lean(ids: Ids) -> dict[str, Any]:
+    """Options that keep a pass small: no patterns of all layers held to its end, no logits but those at END.
+
+    END is given as an index: a slice is no contiguous matrix, and torch then multiplies it prompt by prompt.
+    """
+    return {"output_attentions": False, "logits_to_keep": torch.tensor([ids.shape[1] - 1], device=ids.device)}
+
+
+class StoredRun:
+    """One run of a batch of prompts, kept so that others can start from its middle.
+
+    A run in which a head of layer L puts out something else at tokens from t on shares two things with the unchanged run:
+    the residual stream that enters layer L, and keys and values of the tokens before t. `resume` starts from these. In a
+    causal decoder this is exact but for rounding. Architectures differ in what they hand from layer to layer, so that
+    every stored run tries it out: where resuming without a change does not give the plain run's logits, runs start at
+    the layer alone, or at the input.
+
+    Attributes:
+        starts_at: ``"layer and token"``, ``"layer"``, or ``"input"``: where runs start.
+        start: the first token of resumed runs, t or 0; z and what hooks see begin there.
+        logits: of the plain run at END, ``(prompt, vocabulary)``.
+        z: outputs of the heads in each layer, ``(prompt, token from start on, head, d_head)``.
+    """
+
+    def __init__(self, model: TransformerBridge, ids: Ids, *, token: int = 0, whole: bool = False) -> None:
+        """Run the prompts; ``token``: the first that any run will change; ``whole``: start every run at the input."""
+        self.model, self.ids = model, ids
+        self._begin(0)
+        self.logits = self._record()
+        ways: list[tuple[Start, int]] = [("layer and token", token)] * (token > 0) + [("layer", 0)]
+        self.starts_at: Start = next((way for way, first in ways if not whole and self._can_start(first)), "input")
+        if self.starts_at == "input":
+            self._outputs = []
+
+    def resume(self, layer: int, hooks: Sequence[Hook] = (), *, copies: int = 1) -> Logits:
+        """Logits at END of a run that is changed by hooks at ``layer`` or later.
+
+        With ``copies``, every prompt stands that many times in a row, so that several changes share a pass.
+        """
+        options: dict[str, Any] = {}
+        if self._prefix is not None:
+            cache = copy.deepcopy(self._prefix)
+            cache.batch_repeat_interleave(copies)
+            options = {"past_key_values": cache, "use_cache": True}
+        ids = self.ids[:, self.start :].repeat_interleave(copies, 0)
+        with torch.no_grad(), _skipping(self.model, self._outputs[:layer], copies):
+            return forward(self.model, ids, hooks, **options)
+
+    def _begin(self, token: int, prefix: Any = None) -> None:
+        self.start, self._prefix = token, prefix
+        self.z: list[Tensor] = []
+        self._outputs: list[Any] = []
+
+    def _record(self) -> Logits:
+        """Run from ``start`` on, keeping z and what every block puts out."""
+        z: list[Tensor] = []
+        outputs: list[Any] = []
+        hooks: list[Hook] = [(hook_z(i), lambda x, hook: z.append(x.clone())) for i in range(self.model.cfg.n_layers)]
+        handles = [
+            block.register_forward_hook(lambda block, args, output: outputs.append(output))
+            for block in self.model.blocks
+        ]
+        try:
+            logits = self.resume(0, hooks)
+        finally:
+            for handle in handles:
+                handle.remove()
+        self.z, self._outputs = z, outputs
+        return logits
+
+    def _can_start(self, token: int) -> bool:
+        try:
+            self._begin(token, self._keys_and_values(token))
+            found = [self._record(), *(self.resume(layer) for layer in {len(self.z) // 2, len(self.z) - 1})]
+            tolerance = max(1e-4, 8 * torch.finfo(self.model.cfg.dtype).eps) * self.logits.abs().max()
+            if all(bool(((logits - self.logits).abs() <= tolerance).all()) for logits in found):
+                return True
+        except Exception:  # an architecture that can't take a cache or a skipped block says so in its own way
+            pass
+        self._begin(0)
+        self._record()
+        return False
+
+    def _keys_and_values(self, token: int) -> Any:
+        """The cache of all tokens before ``token``."""
+        if not token:
+            return None
+        ids = self.ids[:, :token]
+        with torch.no_grad():
+            return self.model(ids, return_type="logits_and_cache", use_cache=True, **_lean(ids))[1]
+
+
+@contextmanager
+def _skipping(model: TransformerBridge, outputs: Sequence[Any], copies: int) -> Iterator[None]:
+    """The first blocks are not computed; what the last of them put out is taken from the stored run."""
+    if not outputs:
+        yield
+        return
+    stored = _repeated(outputs[-1], copies)
+    skipped = [*model.blocks][: len(outputs)]
+    for block in skipped:
+        vars(block)["forward"] = lambda *args, **kwargs: stored
+    try:
+        yield
+    finally:
+        for block in skipped:
+            del vars(block)["forward"]
+
+
+def _repeated(output: Any, copies: int) -> Any:
+    """A block's output, a tensor or a tuple that begins with one, with every prompt ``copies`` times in a row."""
+    if isinstance(output, tuple):
+        return (output[0].repeat_interleave(copies, 0), *output[1:])
+    return output.repeat_interleave(copies, 0)
