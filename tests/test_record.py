@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import zipfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from models import causal_rows, random_rows, toy_prompt, toy_record
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 import helpers.attention.record as record_module
 from helpers.attention.record import AttentionRecord, Readout
 from helpers.prompts.ioi import abc_prompts, ioi_prompts
+from helpers.prompts.prompt import Prompt
 from helpers.prompts.tokens import tokenize
 
 
@@ -28,8 +32,9 @@ def readout(n: int) -> Readout:
 
 @pytest.fixture
 def full(words: Any) -> AttentionRecord:
-    """A record that uses every field: real prompts of two kinds and a bare text, settings, windows, a readout."""
-    prompts = tokenize([*ioi_prompts(2), *abc_prompts(1), "Mary went to the park because"], words)
+    """A record that uses every field: prompts of two kinds, one with sets of answers, settings, windows, a readout."""
+    many = Prompt("Mary went to the park because", answers=("she", "it"), foils=("he",))
+    prompts = tokenize([*ioi_prompts(2), *abc_prompts(1), many], words)
     rows = random_rows(4, 2, 3, 15)
     return AttentionRecord(prompts, rows, "END", "toy", {"dtype": "float32", "prepend_bos": True}, (0, 5), readout(4))
 
@@ -54,6 +59,19 @@ def test_round_trip(full: AttentionRecord, tmp_path: Path) -> None:
     """Load after save gives back every field, spans and positions of the prompts included."""
     full.save(tmp_path / "a.safetensors")
     assert_same(AttentionRecord.load(tmp_path / "a.safetensors"), full)
+
+
+def test_prompts_saved_before_there_were_sets_of_answers(full: AttentionRecord, tmp_path: Path) -> None:
+    """A file whose prompts lack answers and foils loads as if both were empty."""
+    file = tmp_path / "a.safetensors"
+    full.save(file)
+    with safe_open(str(file), framework="pt") as saved:
+        about, tensors = json.loads(saved.metadata()["about"]), {name: saved.get_tensor(name) for name in saved.offset_keys()}
+    for prompt in about["prompts"]:
+        del prompt["prompt"]["answers"], prompt["prompt"]["foils"]
+    save_file(tensors, file, metadata={"about": json.dumps(about)})
+    prompts = [replace(p, prompt=replace(p.prompt, answers=(), foils=())) for p in full.prompts]
+    assert_same(AttentionRecord.load(file), replace(full, prompts=prompts))
 
 
 @pytest.mark.parametrize("query", ["END", "all"])

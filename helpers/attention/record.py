@@ -187,6 +187,8 @@ def _unpacked(triangle: Tensor, end: Tensor, prompts: Sequence[TokenizedPrompt])
 
 
 def _prompt_from(saved: dict[str, Any]) -> TokenizedPrompt:
-    spans = {name: tuple(span) for name, span in saved["prompt"].pop("spans").items()}
-    prompt = Prompt(spans=spans, **saved["prompt"])
+    about = dict(saved["prompt"])
+    spans = {name: tuple(span) for name, span in about.pop("spans").items()}
+    sets = {side: tuple(about.pop(side, ())) for side in ("answers", "foils")}
+    prompt = Prompt(spans=spans, **about, **sets)
     return TokenizedPrompt(prompt, tuple(saved["ids"]), tuple(saved["tokens"]), saved["positions"])

@@ -19,6 +19,7 @@ class Prompt:
         answer: the right next word (IO in an IOI prompt; A in an ABC prompt, where B is as good).
         foil: the word that the answer is compared with (S in an IOI prompt, B in an ABC prompt).
         glue: what stands between the text and its answer; a blank, or nothing where the answer continues a word.
+        answers, foils: all right next words and all wrong ones, in a task where many are right (answer and foil are None).
     """
 
     text: str
@@ -28,6 +29,8 @@ class Prompt:
     answer: str | None = None
     foil: str | None = None
     glue: str = " "
+    answers: tuple[str, ...] = ()
+    foils: tuple[str, ...] = ()
 
     def name_at(self, position: str) -> str:
         """The word that stands at a named position, e.g. ``prompt.name_at("S2")``."""

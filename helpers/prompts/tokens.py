@@ -121,7 +121,7 @@ def readable(tokenizer: Any, token_id: int) -> str:
 
 
 def first_token(tokenizer: Any, word: str, glue: str = " ") -> int:
-    """First token of a word as it would follow a prompt (see `Prompt.glue`).
+    """First token of glue and word by themselves; see `readout_ids` for the token that follows a prompt.
 
     Raises:
         ValueError: if the tokenizer makes no token of it.
@@ -130,6 +130,61 @@ def first_token(tokenizer: Any, word: str, glue: str = " ") -> int:
     if not ids:
         raise ValueError(f"answer, foil: expected words of this model's vocabulary, got {word!r}")
     return ids[0]
+
+
+def readout_ids(tokenizer: Any, prompt: Prompt) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Ids of the next tokens that count as right, and of those that count as wrong.
+
+    One answer and one foil: the first token of each, so that logit(answer) - logit(foil) is the readout. Sets of them
+    (`Prompt.answers`, `Prompt.foils`): the first tokens that begin answers alone, and those that begin foils alone, so
+    that P(answers) - P(foils) is the readout. Where digits are tokens, "32" begins with its tens digit: of the years
+    after 1732 those of the thirties are not told from the earlier ones, and "3" is dropped from both sides. A word of a
+    set that the tokenizer joins to the end of the prompt ("17" and "00" in GPT-2) can't follow it, and is dropped too.
+
+    The token is found in its place: it is the first one of text + glue + word that the text alone does not have.
+
+    Args:
+        tokenizer: a Hugging Face tokenizer.
+        prompt: a prompt with an answer and a foil, or with answers and foils.
+
+    Returns:
+        (right, wrong): token ids in the order of the words, each once.
+
+    Raises:
+        ValueError: if a side names no word or none is left, a word begins with a blank, is not in the vocabulary or
+            is joined to the end of the prompt, or answer and foil begin with the same token.
+    """
+    sets = bool(prompt.answers or prompt.foils)
+    if not sets and (prompt.answer is None or prompt.foil is None):
+        raise ValueError("prompt: expected a prompt with an answer and a foil, got one without")
+    right = _next_tokens(tokenizer, prompt, "answers" if sets else "answer", prompt.answers or (prompt.answer,))
+    wrong = _next_tokens(tokenizer, prompt, "foils" if sets else "foil", prompt.foils or (prompt.foil,))
+    if not sets and right == wrong:
+        raise ValueError(
+            f"foil: expected another first token than the answer's, got {prompt.foil!r} ({prompt.answer!r})"
+        )
+    sides = tuple(i for i in right if i not in wrong), tuple(i for i in wrong if i not in right)
+    for name, ids in zip(("answers", "foils"), sides, strict=True):
+        if not ids:
+            raise ValueError(
+                f"{name}: expected words with a first token that the other side lacks, got {prompt.text!r}"
+            )
+    return sides
+
+
+def _next_tokens(tokenizer: Any, prompt: Prompt, name: str, words: Sequence[str | None]) -> tuple[int, ...]:
+    """First tokens of words as they would follow the prompt, of those that can."""
+    for word in words:
+        if not word or word != word.lstrip():
+            raise ValueError(f"{name}: expected a word without a blank before it (see Prompt.glue), got {word!r}")
+    texts = [prompt.text, *(f"{prompt.text}{prompt.glue}{word}" for word in words)]
+    before, *longer = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    found = [ids[len(before)] for ids in longer if ids[: len(before)] == before and len(ids) > len(before)]
+    if not found:
+        raise ValueError(f"{name}: expected a word that adds a token to {prompt.text!r}, got {words[0]!r}")
+    if tokenizer.unk_token_id is not None and tokenizer.unk_token_id in found:
+        raise ValueError(f"{name}: expected words of this model's vocabulary, got {', '.join(map(repr, words))}")
+    return tuple(dict.fromkeys(found))
 
 
 def notes(prompts: Sequence[TokenizedPrompt]) -> list[str]:
