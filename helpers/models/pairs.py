@@ -12,17 +12,7 @@ from torch import Tensor
 from helpers.attention.capture import tokenize_for
 from helpers.models.forward import Logits, StoredRun
 from helpers.prompts.prompt import Prompt
-
-try:  # TEMPORARY
-    from helpers.prompts.tokens import readout_ids
-except ImportError:
-    from helpers.prompts.tokens import first_token
-
-    def readout_ids(tokenizer, prompt):
-        if prompt.answer is None or prompt.foil is None:
-            raise ValueError("clean: expected prompts with an answer and a foil, got one without")
-        return tuple((first_token(tokenizer, w, prompt.glue),) for w in (prompt.answer, prompt.foil))
-
+from helpers.prompts.tokens import readout_ids
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -37,10 +27,9 @@ class MinimalPairs:
 
     Attributes:
         clean, corrupt: token ids, shape ``(pair, token)``.
-        at: index of the named position in each clean prompt, ``(pair,)``, or None for every position.
 
     Raises:
-        ValueError: if the sides can't be paired, token by token, or a clean prompt has no answer, foil or position.
+        ValueError: if the sides can't be paired, token by token, or a clean prompt has no answer or foil.
     """
 
     def __init__(
@@ -48,7 +37,6 @@ class MinimalPairs:
         model: TransformerBridge,
         clean: Sequence[Prompt],
         corrupt: Sequence[Prompt],
-        position: str | None = None,
         *,
         prepend_bos: bool = True,
         bos: str | int | None = None,
@@ -64,8 +52,10 @@ class MinimalPairs:
         self.model = model
         device = model.cfg.device
         self.clean, self.corrupt = (torch.tensor([p.ids for p in side], device=device) for side in (left, right))
+        if any((p.answer is None or p.foil is None) and not p.answers for p in clean):
+            raise ValueError("clean: expected prompts with an answer and a foil, got one without")
         self._answers = [readout_ids(model.tokenizer, p) for p in clean]
-        self.at = None if position is None else torch.tensor([p.position(position) for p in left], device=device)
+        self._prompts = left
 
     def __len__(self) -> int:
         return len(self.clean)
@@ -79,6 +69,25 @@ class MinimalPairs:
         if size < 1:
             raise ValueError(f"batch_size: expected at least 1 pair a forward pass, got {size}")
         return np.array_split(np.arange(len(self)), -(-len(self) // size))
+
+    def at(self, position: str) -> Tensor:
+        """Index of a named position in each clean prompt, ``(pair,)``.
+
+        Raises:
+            ValueError: if a prompt does not name it.
+        """
+        return torch.tensor([p.position(position) for p in self._prompts], device=self.clean.device)
+
+    def positions(self) -> tuple[str, ...]:
+        """The positions at which a head can act: named by every clean prompt, and not before the sides differ.
+
+        Of two names of the same tokens the later one stays (END rather than A2).
+        """
+        differ = (self.clean != self.corrupt).any(0)
+        first = int(differ.int().argmax())
+        named = [name for name in self._prompts[0].positions if all(name in p.positions for p in self._prompts)]
+        places = {tuple(self.at(name).tolist()): name for name in named}
+        return tuple(name for place, name in places.items() if max(place) >= first)
 
     def store(self, batch: np.ndarray, *, whole: bool = False) -> tuple[StoredRun, StoredRun]:
         """Both sides of some pairs, run and kept; runs that patch them start where the sides begin to differ."""

@@ -15,7 +15,7 @@ from scipy import stats
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from helpers.models.forward import StoredRun, hook_z
+from helpers.models.forward import Logits, StoredRun, hook_z
 from helpers.models.pairs import MinimalPairs
 from helpers.prompts.prompt import Prompt
 from helpers.reference.circuits import Head
@@ -79,18 +79,19 @@ def patch_heads(
 
     Source: Wang et al. 2022; Heimersheim & Nanda 2024 (arXiv:2404.15255) for the two directions.
     """
-    pairs = MinimalPairs(model, clean, corrupt, position, prepend_bos=prepend_bos, bos=bos)
+    pairs = MinimalPairs(model, clean, corrupt, prepend_bos=prepend_bos, bos=bos)
     shape = model.cfg.n_layers, model.cfg.n_heads
     chosen = check_heads("heads", heads, *shape)
+    at = None if position is None else pairs.at(position)
     stored = StoredPairs(pairs, batch_size=batch_size, whole=whole)
-    patched = [np.full((*shape, len(pairs)), np.nan) for _ in range(2)]
+    denoised, noised = (np.full((*shape, len(pairs)), np.nan) for _ in range(2))
     bar = tqdm(total=len(chosen), desc="patching", unit="head", disable=not progress, leave=False)
     for layer, some in by_layer(chosen):
-        for way, found in zip(patched, stored.patch(layer, some), strict=True):
-            way[layer, some] = found
+        denoised[layer, some] = stored.denoise(layer, some, at)
+        noised[layer, some] = stored.noise(layer, some, at)
         bar.update(len(some))
     bar.close()
-    return PatchingRun(stored.clean, stored.corrupt, *patched)
+    return PatchingRun(stored.clean, stored.corrupt, denoised, noised)
 
 
 class StoredPairs:
@@ -104,43 +105,59 @@ class StoredPairs:
     def __init__(self, pairs: MinimalPairs, *, batch_size: int = 100, whole: bool = False) -> None:
         self.pairs, self.batch_size = pairs, batch_size
         self._batches = [(batch, *pairs.store(batch, whole=whole)) for batch in pairs.batches(batch_size)]
-        self.clean, self.corrupt = (
-            torch.cat([pairs.read(part[side].logits, part[0]) for part in self._batches]).numpy() for side in (1, 2)
-        )
+        self.clean = self._unpatched([(batch, clean) for batch, clean, _ in self._batches])
+        self.corrupt = self._unpatched([(batch, corrupt) for batch, _, corrupt in self._batches])
 
-    def patch(self, layer: int, heads: Sequence[int]) -> tuple[Patched, Patched]:
-        """Readouts (denoised, noised) with the output of each of some heads of a layer, one at a time, replaced."""
-        denoised, noised = (np.zeros((len(heads), len(self.pairs))) for _ in range(2))
-        for batch, clean, corrupt in self._batches:
-            together = max(1, self.batch_size // len(batch))
-            for start in range(0, len(heads), together):
-                some = heads[start : start + together]
-                denoised[start : start + together, batch] = self._run(batch, corrupt, clean, layer, some)
-                noised[start : start + together, batch] = self._run(batch, clean, corrupt, layer, some)
-        return denoised, noised
+    def denoise(self, layer: int, heads: Sequence[int], at: Tensor | None = None) -> Patched:
+        """Readouts of the corrupt run with the output of each of some heads of a layer, one at a time, from the clean run.
 
-    def _run(
-        self, batch: np.ndarray, target: StoredRun, source: StoredRun, layer: int, heads: Sequence[int]
+        ``at``: the token at which it is replaced, one a pair; default: every token.
+        """
+        return self._patch([(batch, corrupt, clean) for batch, clean, corrupt in self._batches], layer, heads, at)
+
+    def noise(self, layer: int, heads: Sequence[int], at: Tensor | None = None) -> Patched:
+        """Readouts of the clean run with the outputs of heads, one at a time, from the corrupt run; as `denoise`."""
+        return self._patch(self._batches, layer, heads, at)
+
+    def _unpatched(self, runs: Sequence[tuple[np.ndarray, StoredRun]]) -> Float[np.ndarray, " pair"]:
+        return torch.cat([self.pairs.read(run.logits, batch) for batch, run in runs]).numpy()
+
+    def _patch(
+        self,
+        runs: Sequence[tuple[np.ndarray, StoredRun, StoredRun]],
+        layer: int,
+        heads: Sequence[int],
+        at: Tensor | None,
     ) -> Patched:
-        """The target run with each head's z taken from the source run, at every position or at the chosen one."""
-        new, copies = source.z[layer], len(heads)
-        rows = torch.arange(len(batch), device=new.device)
-        at = None
-        if self.pairs.at is not None:
-            at = self.pairs.at[batch] - target.start
-            rows, at = rows[at >= 0], at[at >= 0]  # before the first difference there is nothing to replace
+        """Readouts of (batch, target run, source run), several heads a pass where a batch is small."""
+        found = np.zeros((len(heads), len(self.pairs)))
+        for batch, target, source in runs:
+            where = None if at is None else at[batch] - target.start
+            together = max(1, self.batch_size // len(batch))
+            for first in range(0, len(heads), together):
+                some = heads[first : first + together]
+                logits = _replace_heads(target, source.z[layer], layer, some, where)
+                read = self.pairs.read(logits, batch, len(some)).reshape(len(batch), len(some))
+                found[first : first + together, batch] = read.T.numpy()
+        return found
 
-        def replace(z: Tensor, hook: Any) -> Tensor:
-            for k, head in enumerate(heads):
-                copy = z[k::copies]
-                if at is None:
-                    copy[:, :, head] = new[:, :, head]
-                else:
-                    copy[rows, at, head] = new[rows, at, head]
-            return z
 
-        logits = target.resume(layer, [(hook_z(layer), replace)], copies=copies)
-        return self.pairs.read(logits, batch, copies).reshape(len(batch), copies).T.numpy()
+def _replace_heads(target: StoredRun, new: Tensor, layer: int, heads: Sequence[int], at: Tensor | None) -> Logits:
+    """Logits of the target run with the z of each head, one a copy of the prompts, taken from ``new``."""
+    rows = torch.arange(len(new), device=new.device)
+    if at is not None:
+        rows, at = rows[at >= 0], at[at >= 0]  # before the first token that differs there is nothing to replace
+
+    def replace(z: Tensor, hook: Any) -> Tensor:
+        for k, head in enumerate(heads):
+            copy = z[k :: len(heads)]
+            if at is None:
+                copy[:, :, head] = new[:, :, head]
+            else:
+                copy[rows, at, head] = new[rows, at, head]
+        return z
+
+    return target.resume(layer, [(hook_z(layer), replace)], copies=len(heads))
 
 
 def check_heads(name: str, heads: Iterable[Head] | None, n_layers: int, n_heads: int) -> list[Head]:
