@@ -20,15 +20,7 @@ from helpers.attention.capture import tokenize_for
 from helpers.demo.corpus import vocabulary
 from helpers.prompts.prompt import Prompt
 from helpers.prompts.tasks import (
-    APART,
-    CENTURIES,
-    EVENTS,
-    NOUNS,
-    OTHERWISE_SPLIT,
-    OWNERS,
     TASKS,
-    THINGS,
-    WORDS,
     acronyms,
     greater_than,
     ioi,
@@ -36,19 +28,30 @@ from helpers.prompts.tasks import (
     ownership,
     repeated_lists,
 )
-from helpers.prompts.tokens import first_token, tokenize
+from helpers.prompts.tokens import readout_ids, tokenize
+from helpers.prompts.words import (
+    APART,
+    CENTURIES,
+    EVENTS,
+    NOUNS,
+    OTHERWISE_SPLIT,
+    OWNERS,
+    THINGS,
+    WORDS,
+)
 
 Task = Callable[..., tuple[list[Prompt], list[Prompt]]]
 
 #: What the demo model knows the words of, with the tokens of a prompt (BOS included).
 DEMO_TASKS = {"IOI": 15, "repeated lists": 10, "ownership": 15}
-GPT2_TASKS = {"IOI": 15, "repeated lists": 10, "ownership": 15, "greater-than": 13, "acronyms": 11}
+GPT2_TASKS = DEMO_TASKS | {"agreement": 10, "greater-than": 13, "acronyms": 11}
 
 #: Where the words of a pair differ: named positions, and indices from the end where a place has no name.
 DIFFERENT: dict[str, tuple[str | int, ...]] = {
     "IOI": ("S2",),
     "repeated lists": (-3, -2, "A2"),
     "ownership": ("THING2",),
+    "agreement": ("NOUN",),
     "greater-than": ("YY",),
     "acronyms": ("A1", "A2"),
 }
@@ -339,7 +342,7 @@ def asked(model: Any, prompts: Sequence[Prompt]) -> tuple[float, np.ndarray]:
     tokens = tokenize_for(model, prompts)
     with torch.no_grad():
         logits = model(torch.tensor([p.ids for p in tokens]))[:, -1].numpy()
-    right, wrong = ([first_token(model.tokenizer, getattr(p, which)) for p in prompts] for which in ("answer", "foil"))
+    right, wrong = zip(*([ids[0] for ids in readout_ids(model.tokenizer, p)] for p in prompts), strict=True)
     rows = np.arange(len(prompts))
     return float((logits.argmax(1) == right).mean()), logits[rows, right] - logits[rows, wrong]
 

@@ -12,6 +12,7 @@ import string
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from helpers.prompts.drawing import TooFew
 from helpers.prompts.prompt import Prompt, fill
 
 NAMES: tuple[str, ...] = (
@@ -125,7 +126,7 @@ def minimal_pairs(
     """
     _check_pool(n, names, frames, n_templates=2, n_names=2)
     if len(names) < 3:
-        raise ValueError(f"names: a minimal pair needs at least 3 names, got {len(names)}")
+        raise TooFew(f"names: a minimal pair needs at least 3 names, got {len(names)}", 0)
     templates = iter(["ABBA", "BABA"] * (n // 2 + 1))
     rng = random.Random(seed)
     active: dict[str, Prompt] = {}
@@ -177,7 +178,8 @@ def _check_pool(n: int, names: Sequence[str], frames: Sequence[str], *, n_templa
         )
     exist = len(frames) * n_templates * math.perm(len(names), n_names)
     if n > exist:
-        raise ValueError(f"n: {len(names)} names and {len(frames)} frames make {exist} distinct prompts, got n = {n}")
+        message = f"n: {len(names)} names and {len(frames)} frames make {exist} distinct prompts, got n = {n}"
+        raise TooFew(message, exist)
 
 
 def _check_frame(frame: str) -> None:

@@ -43,7 +43,12 @@ class TokenizedPrompt:
 
 
 def tokenize(
-    prompts: Iterable[Prompt | str], tokenizer: Any, *, prepend_bos: bool = True, max_length: int | None = None
+    prompts: Iterable[Prompt | str],
+    tokenizer: Any,
+    *,
+    prepend_bos: bool = True,
+    bos: str | int | None = None,
+    max_length: int | None = None,
 ) -> list[TokenizedPrompt]:
     """Tokenise a prompt set and refuse it if anything is wrong with it.
 
@@ -51,25 +56,40 @@ def tokenize(
         prompts: `Prompt` objects or bare texts (whose only named position is END, and BOS).
         tokenizer: a Hugging Face fast tokenizer.
         prepend_bos: put exactly one BOS token in front; with False, no BOS may be there at all.
+        bos: the token (as the vocabulary spells it) or id to put there instead of the tokenizer's own BOS.
         max_length: the model's context length, if it has one.
 
     Raises:
         ValueError: one sentence with the prompt's number (from 1): no prompts, an empty prompt, no BOS or two, a
-            word the tokenizer does not know, a name that is not one token, longer than the context.
+            word the tokenizer does not know, a name that is not one token, longer than the context; or if bos is no
+            token of this vocabulary.
     """
-    bos = tokenizer.bos_token_id
-    if prepend_bos and bos is None:
-        raise ValueError("prepend_bos: this tokenizer has no BOS token; pass prepend_bos=False")
+    first = bos_id(tokenizer, prepend_bos, bos)
     given = [Prompt(p) if isinstance(p, str) else p for p in prompts]
     if not given:
         raise ValueError("prompts: expected at least one prompt, got none")
     found = []
     for number, prompt in enumerate(given, 1):
         try:
-            found.append(_tokenize_one(prompt, tokenizer, bos if prepend_bos else None, max_length))
+            found.append(_tokenize_one(prompt, tokenizer, first, max_length))
         except ValueError as error:
             raise ValueError(f"prompt {number}: {error}") from None
     return found
+
+
+def bos_id(tokenizer: Any, prepend_bos: bool = True, bos: str | int | None = None) -> int | None:
+    """Id of the token that is put in front of every prompt, None if there is none; see `tokenize`."""
+    if bos is None:
+        if prepend_bos and tokenizer.bos_token_id is None:
+            raise ValueError("prepend_bos: this tokenizer has no BOS token; pass prepend_bos=False")
+        return tokenizer.bos_token_id if prepend_bos else None
+    if not prepend_bos:
+        raise ValueError(f"bos: expected None with prepend_bos=False, got {bos!r}")
+    index = tokenizer.convert_tokens_to_ids(bos) if isinstance(bos, str) else bos
+    known = type(index) is int and 0 <= index < len(tokenizer)
+    if not known or (isinstance(bos, str) and tokenizer.convert_ids_to_tokens(index) != bos):
+        raise ValueError(f"bos: expected a token or id of this model's vocabulary, got {bos!r}")
+    return index
 
 
 def _tokenize_one(prompt: Prompt, tokenizer: Any, bos: int | None, max_length: int | None) -> TokenizedPrompt:
@@ -96,9 +116,10 @@ def _tokenize_one(prompt: Prompt, tokenizer: Any, bos: int | None, max_length: i
 def _check_special_tokens(
     text: str, ids: Sequence[int], offsets: Sequence[tuple[int, int]], tokenizer: Any, bos: int | None
 ) -> None:
-    if tokenizer.bos_token_id is not None and tokenizer.bos_token_id in ids:
+    forbidden = tokenizer.bos_token_id if bos is None else bos
+    if forbidden is not None and forbidden in ids:
         rule = "no BOS token in the text (one is prepended)" if bos is not None else "no BOS token (prepend_bos=False)"
-        raise ValueError(f"expected {rule}, got {tokenizer.bos_token!r} in {text!r}")
+        raise ValueError(f"expected {rule}, got {tokenizer.convert_ids_to_tokens(forbidden)!r} in {text!r}")
     unknown = tokenizer.unk_token_id
     if unknown is not None and unknown in ids:
         start, end = offsets[ids.index(unknown)]
@@ -106,13 +127,18 @@ def _check_special_tokens(
 
 
 def _token_at(prompt: Prompt, name: str, span: tuple[int, int], offsets: Sequence[tuple[int, int]]) -> int:
-    start, end = span
-    covering = [i for i, (left, right) in enumerate(offsets) if left < end and right > start]
-    if len(covering) != 1:
+    at = covering(span, offsets)
+    if len(at) != 1:
         raise ValueError(
-            f"expected a name that is one token at {name}, got {prompt.name_at(name)!r}, which is {len(covering)} tokens"
+            f"expected a name that is one token at {name}, got {prompt.name_at(name)!r}, which is {len(at)} tokens"
         )
-    return covering[0]
+    return at[0]
+
+
+def covering(span: tuple[int, int], offsets: Sequence[tuple[int, int]]) -> list[int]:
+    """Indices of the tokens that a span of characters is in, from the characters of each token."""
+    start, end = span
+    return [i for i, (left, right) in enumerate(offsets) if left < end and right > start]
 
 
 def readable(tokenizer: Any, token_id: int) -> str:
