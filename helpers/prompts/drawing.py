@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import string
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -59,3 +60,15 @@ def check_pool(what: str, pool: Sequence[Any], *, least: int) -> None:
             raise ValueError(f"{what}: expected distinct {what}, got {item!r} more than once")
     if len(pool) < least:
         raise TooFew(f"{what}: expected at least {least} {what}, got {len(pool)}", 0)
+
+
+def check_frames(frames: Sequence[str], slots: Sequence[str]) -> None:
+    """Refuse a frame that has not each of these slots once."""
+    for frame in frames:
+        try:
+            found = sorted(slot for _, slot, _, _ in string.Formatter().parse(frame) if slot is not None)
+        except ValueError:
+            found = []
+        if found != sorted(slots):
+            *others, last = (f"{{{slot}}}" for slot in slots)
+            raise ValueError(f"frames: expected {', '.join(others)} and {last} once each, got {frame!r}")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import string
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from helpers.prompts.acronyms import ACRONYM_FRAME
-from helpers.prompts.drawing import Pair, Sides, TooFew
+from helpers.prompts.drawing import Pair, Sides, TooFew, check_frames
 from helpers.prompts.ioi import FRAMES, NAMES
 from helpers.prompts.prompt import Prompt, fill
 from helpers.prompts.sifting import Sieve, most_frequent
@@ -101,7 +101,8 @@ def fit_task(
         why = f" (left out: {'; '.join(sieve.left_out)})" if sieve.left_out else ""
         message = f"task {name!r}: expected at least {n} pairs of one length, this tokenizer makes {few.exist}{why}"
         raise ValueError(message) from None
-    clean, corrupt = ([pair[side] for pair in pairs] for side in (0, 1))
+    frames = options.get("frames", FRAMES), pools.get("frames", ())
+    clean, corrupt = ([_numbered(pair[side], *frames) for pair in pairs] for side in (0, 1))
     length = len(tokenize(clean + corrupt, tokenizer, prepend_bos=prepend_bos, bos=bos)[0])
     return FittedTask(name, clean, corrupt, length, tuple(sieve.left_out))
 
@@ -130,6 +131,11 @@ def _as_many_as_exist(draw: Callable[[int], Sides], n: int) -> Sides:
         return draw(few.exist)
 
 
+def _numbered(prompt: Prompt, given: Sequence[str], kept: Sequence[str]) -> Prompt:
+    """A prompt whose frame has its number among those given, not among those kept."""
+    return prompt if prompt.frame is None else replace(prompt, frame=list(given).index(kept[prompt.frame]))
+
+
 def _length(sieve: Sieve, pair: Pair) -> int | None:
     """Tokens of both sides, or None if they differ, or a position or the readout is not what it should be."""
     lengths = set()
@@ -148,6 +154,7 @@ def _length(sieve: Sieve, pair: Pair) -> int | None:
 
 
 def _ioi(sieve: Sieve, names: Sequence[str] = NAMES, frames: Sequence[str] = FRAMES, **_: Any) -> dict[str, Any]:
+    check_frames(frames, ("X", "Y", "GIVER"))
     frames = sieve.frames(frames, example=NAMES[0])
     return {"frames": frames, "names": sieve.words("name", names, frames, ("X", "Y", "GIVER"))}
 
@@ -171,6 +178,7 @@ def _agreement(
     frames: Sequence[str] = AGREEMENT_FRAMES,
     **_: Any,
 ) -> dict[str, Any]:
+    check_frames(frames, ("NOUN", "ATTRACTOR"))
     frames = sieve.frames(frames, example=SCENES[0])
     return {
         "frames": frames,
@@ -187,11 +195,12 @@ def _greater_than(
     events = sieve.words("event", events, frames, ("EVENT",))
     halves, single = ([year for year in years if _splits(sieve, year, digits)] for digits in (False, True))
     digits = len(single) > len(halves)
-    form = "one token a digit" if digits else "one token for the century and one for the year in it"
-    kept = sieve.only("year", years, single if digits else halves, f"not {form}")
-    if digits:  # the first digit of 0y can't exceed, and nothing exceeds that of 9y
+    form = "not one token a digit" if digits else "not one token for the century and one for the year in it"
+    kept = sieve.only("year", years, single if digits else halves, f"is {form}", f"are {form}")
+    if digits:  # only the first digit is read: no year begins lower than 0y, and none higher than 9y
         clear = [year for year in kept if 10 <= year % 100 <= 89]
-        kept = sieve.only("year", kept, clear, "without a tens digit of earlier years alone or of later ones alone")
+        same = "no tens digit to the earlier years alone, or none to the later ones"
+        kept = sieve.only("year", kept, clear, f"leaves {same}", f"leave {same}")
     return {"events": events, "years": kept, "digits": digits}
 
 
@@ -205,7 +214,8 @@ def _splits(sieve: Sieve, year: int, digits: bool) -> bool:
 def _acronyms(sieve: Sieve, nouns: Sequence[str] = NOUNS, **_: Any) -> dict[str, Any]:
     sieve.frames([ACRONYM_FRAME], example="A")
     split = [noun for noun in nouns if sieve.apart(f"The {noun}", [(4, 5), (5, 4 + len(noun))])]
-    kept = sieve.only("noun", nouns, split, "not a token for the capital letter and one for the rest")
+    form = "not one token for the capital letter and one for the rest"
+    kept = sieve.only("noun", nouns, split, f"is {form}", f"are {form}")
     apart = {
         one: "".join(
             two for two in string.ascii_uppercase if two != one and sieve.apart(f"A ({one}{two}", [(3, 4), (4, 5)])

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import math
 import random
-import string
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from helpers.prompts.drawing import TooFew
+from helpers.prompts.drawing import TooFew, check_frames
 from helpers.prompts.prompt import Prompt, fill
 
 NAMES: tuple[str, ...] = (
@@ -169,8 +168,7 @@ def _check_pool(n: int, names: Sequence[str], frames: Sequence[str], *, n_templa
         if len(set(pool)) < len(pool):
             twice = next(item for item in pool if list(pool).count(item) > 1)
             raise ValueError(f"{what}: expected distinct {what}, got {twice!r} more than once")
-    for frame in frames:
-        _check_frame(frame)
+    check_frames(frames, ("X", "Y", "GIVER"))
     unordered = {frame.replace("{Y}", "{X}") for frame in frames}
     if len(unordered) < len(frames):
         raise ValueError(
@@ -180,12 +178,3 @@ def _check_pool(n: int, names: Sequence[str], frames: Sequence[str], *, n_templa
     if n > exist:
         message = f"n: {len(names)} names and {len(frames)} frames make {exist} distinct prompts, got n = {n}"
         raise TooFew(message, exist)
-
-
-def _check_frame(frame: str) -> None:
-    try:
-        slots = sorted(slot for _, slot, _, _ in string.Formatter().parse(frame) if slot is not None)
-    except ValueError:
-        slots = []
-    if slots != ["GIVER", "X", "Y"]:
-        raise ValueError(f"frames: expected {{X}}, {{Y}} and {{GIVER}} once each, got {frame!r}")

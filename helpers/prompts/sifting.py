@@ -56,10 +56,9 @@ class Sieve:
             raise TooFew("frames: expected some in this tokenizer's vocabulary, got none", 0)
         return [frame for frame in pool if lengths[frame] == wanted]
 
-    def only(self, what: str, pool: Sequence[Any], kept: Sequence[Any], why: str) -> list[Any]:
-        """The items that are kept; of the others it is said why they are not."""
-        others = dict.fromkeys((item for item in pool if item not in kept), 0)
-        self._tell(what, others, f"is {why}", f"are {why}")
+    def only(self, what: str, pool: Sequence[Any], kept: Sequence[Any], one: str, many: str) -> list[Any]:
+        """The items that are kept; of another ``one`` is said, or ``many`` of several."""
+        self._tell(what, {item: 0 for item in pool if item not in kept}, one, many)
         return [item for item in pool if item in kept]
 
     def apart(self, text: str, spans: Iterable[Span]) -> bool:

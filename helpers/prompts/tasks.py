@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from helpers.prompts.acronyms import acronyms
-from helpers.prompts.drawing import Pair, Sides, check_pool, draw_pairs, make_pair
+from helpers.prompts.drawing import Pair, Sides, check_frames, check_pool, draw_pairs, make_pair
 from helpers.prompts.ioi import minimal_pairs
 from helpers.prompts.prompt import Prompt
 from helpers.prompts.words import COUNTABLE, EVENTS, OWNERS, SCENES, THINGS, WORDS, YEARS
@@ -154,6 +154,7 @@ def agreement(
     """
     for what, pool in (("nouns", nouns), ("scenes", scenes), ("frames", frames)):
         check_pool(what, pool, least=1)
+    check_frames(frames, ("NOUN", "ATTRACTOR"))
 
     def draw(rng: random.Random, number: int) -> Pair:
         frame, scene, (one, many) = rng.choice(list(frames)), rng.choice(list(scenes)), rng.choice(list(nouns))

@@ -158,6 +158,15 @@ def first_token(tokenizer: Any, word: str, glue: str = " ") -> int:
     return ids[0]
 
 
+def next_token(tokenizer: Any, prompt: Prompt, word: str, name: str = "answer") -> int:
+    """Id of the first token of a word where it would follow a prompt: the first that the prompt alone does not have.
+
+    Raises:
+        ValueError: naming ``name``, if the word begins with a blank, is not in the vocabulary or is joined to the prompt.
+    """
+    return _next_tokens(tokenizer, prompt, name, (word,))[0]
+
+
 def readout_ids(tokenizer: Any, prompt: Prompt) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Ids of the next tokens that count as right, and of those that count as wrong.
 
