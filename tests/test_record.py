@@ -66,7 +66,10 @@ def test_prompts_saved_before_there_were_sets_of_answers(full: AttentionRecord, 
     file = tmp_path / "a.safetensors"
     full.save(file)
     with safe_open(str(file), framework="pt") as saved:
-        about, tensors = json.loads(saved.metadata()["about"]), {name: saved.get_tensor(name) for name in saved.offset_keys()}
+        about, tensors = (
+            json.loads(saved.metadata()["about"]),
+            {name: saved.get_tensor(name) for name in saved.offset_keys()},
+        )
     for prompt in about["prompts"]:
         del prompt["prompt"]["answers"], prompt["prompt"]["foils"]
     save_file(tensors, file, metadata={"about": json.dumps(about)})
@@ -198,6 +201,33 @@ def test_compact_files(window: int, tmp_path: Path) -> None:
     torch.testing.assert_close(back.rows.sum(-1), rows.sum(-1), rtol=0, atol=1e-6)
     assert not back.rows[rows == 0].any()
     assert not torch.equal(back.rows, rows)
+
+
+def test_compact_files_without_compression_are_still_read(tmp_path: Path) -> None:
+    """A file whose END rows and triangle are plain tensors (as earlier versions wrote) gives the same record."""
+    full = toy_record(causal_rows([6, 9]), query="all", lengths=[6, 9])
+    full.save(tmp_path / "new", compact=True)
+    with safe_open(tmp_path / "new", framework="pt") as file:
+        about = json.loads(file.metadata()["about"])
+        others = {name: file.get_tensor(name) for name in file.keys() if name not in about["packed"]}  # noqa: SIM118
+    del about["packed"]
+    query, key = torch.tril_indices(*full.rows.shape[-2:])
+    plain = {"end": full.at("END").rows.contiguous(), "triangle": full.rows[..., query, key].half().contiguous()}
+    save_file(plain | others, tmp_path / "old", metadata={"about": json.dumps(about)})
+    back, expected = (AttentionRecord.load(tmp_path / name) for name in ("old", "new"))
+    assert torch.equal(back.rows, expected.rows)
+    assert back.prompts == expected.prompts
+
+
+def test_damaged_compression_is_refused(tmp_path: Path) -> None:
+    """One byte changed inside the compressed rows: one sentence, no rows."""
+    full = toy_record(causal_rows([6, 9]), query="all", lengths=[6, 9])
+    full.save(tmp_path / "record", compact=True)
+    data = bytearray((tmp_path / "record").read_bytes())
+    data[-40] ^= 0xFF
+    (tmp_path / "record").write_bytes(data)
+    with pytest.raises(ValueError, match="path: expected an attention record of format"):
+        AttentionRecord.load(tmp_path / "record")
 
 
 def test_compact_leaves_single_positions_alone(full: AttentionRecord, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from lzma import LZMAError
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from helpers.attention.packing import END, TRIANGLE, pack, unpack
 from helpers.prompts.prompt import Prompt
 from helpers.prompts.tokens import TokenizedPrompt
 
@@ -116,8 +118,8 @@ class AttentionRecord:
 
         Args:
             path: the file.
-            compact: for a record of all query positions, keep END rows exactly and the rows before it in float16
-                (a third of the size); loading gives them back as rows that sum to 1.
+            compact: for a record of all query positions, keep END rows exactly and the rows before it in float16, all
+                compressed (a fifth of the size); loading gives them back as rows that sum to 1.
         """
         path = Path(path)
         about = {
@@ -128,7 +130,9 @@ class AttentionRecord:
             "settings": self.settings,
             "windows": self.windows,
         }
-        tensors = self._packed() if compact and self.query == "all" else {"rows": self.rows}
+        tensors = {"rows": self.rows}
+        if compact and self.query == "all":
+            tensors, about["packed"] = pack(self.rows, self.at("END").rows)
         tensors |= vars(self.readout) if self.readout else {}
         part = path.with_name(f".{path.name}.{os.getpid()}.part")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -139,11 +143,6 @@ class AttentionRecord:
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
-
-    def _packed(self) -> dict[str, Tensor]:
-        """END rows, and the lower triangle (query >= key) of all rows in float16."""
-        query, key = torch.tril_indices(*self.rows.shape[-2:])
-        return {"end": self.at("END").rows, "triangle": self.rows[..., query, key].half()}
 
     @classmethod
     def load(cls, path: str | Path) -> AttentionRecord:
@@ -160,7 +159,7 @@ class AttentionRecord:
                 about = json.loads((file.metadata() or {})["about"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             return _record_from(about, tensors)
-        except (SafetensorError, KeyError, TypeError, AttributeError, ValueError):
+        except (SafetensorError, LZMAError, KeyError, TypeError, AttributeError, ValueError, RuntimeError):
             raise ValueError(f"path: expected an attention record of format {FORMAT}, got {str(path)!r}") from None
 
 
@@ -168,22 +167,13 @@ def _record_from(about: dict[str, Any], tensors: dict[str, Tensor]) -> Attention
     if about["format"] != FORMAT:
         raise ValueError(about["format"])
     prompts = [_prompt_from(p) for p in about["prompts"]]
-    rows = tensors.pop("rows") if "rows" in tensors else _unpacked(tensors.pop("triangle"), tensors.pop("end"), prompts)
+    rows = tensors.pop("rows", None)
+    if rows is None:
+        packed = {name: tensors.pop(name) for name in (TRIANGLE, END)}
+        rows = unpack(packed, about.get("packed"), prompts)
     readout = Readout(**tensors) if tensors else None
     fields = (about["query"], about["model"], about["settings"], tuple(about["windows"]))
     return AttentionRecord(prompts, rows, *fields, readout)
-
-
-def _unpacked(triangle: Tensor, end: Tensor, prompts: Sequence[TokenizedPrompt]) -> Tensor:
-    """What `AttentionRecord._packed` packed: rows of sum 1, those of END exactly as they were."""
-    longest = end.shape[-1]
-    rows = torch.zeros(*triangle.shape[:-1], longest, longest)
-    query, key = torch.tril_indices(longest, longest)
-    rows[..., query, key] = triangle.float()
-    rows = (rows / rows.sum(-1, keepdim=True).clamp_min(torch.finfo(rows.dtype).tiny)).to(end.dtype)
-    for number, prompt in enumerate(prompts):
-        rows[number, :, :, prompt.position("END")] = end[number]
-    return rows
 
 
 def _prompt_from(saved: dict[str, Any]) -> TokenizedPrompt:
