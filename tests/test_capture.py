@@ -128,6 +128,24 @@ def test_without_bos(tiny: Any, hf_tiny: Any) -> None:
     torch.testing.assert_close(record.rows[0], attentions(hf_tiny, record.prompts[0].ids)[:, :, -1], rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("by_id", [False, True])
+def test_another_bos(by_id: bool, tiny: Any, hf_tiny: Any) -> None:
+    """Rows are those of the text after the token that was asked for, and the settings name it."""
+    index = tiny.tokenizer.convert_tokens_to_ids("Mary")
+    record = record_attention(tiny, ["Kate saw John"], bos=index if by_id else "Mary", progress=False)
+    (prompt,) = record.prompts
+    assert (prompt.ids[0], len(prompt)) == (index, 4)
+    torch.testing.assert_close(record.rows[0], attentions(hf_tiny, prompt.ids)[:, :, -1], rtol=0, atol=1e-6)
+    assert record.settings == {"dtype": "float32", "prepend_bos": True, "bos": "Mary"}
+
+
+def test_the_own_bos_by_name_is_no_other_setting(tiny: Any) -> None:
+    """Asking for the BOS that is used anyway makes the same record as not asking."""
+    plain, named = (record_attention(tiny, ["John"], bos=b, progress=False) for b in (None, tiny.tokenizer.bos_token))
+    assert torch.equal(plain.rows, named.rows)
+    assert plain.settings == named.settings == {"dtype": "float32", "prepend_bos": True}
+
+
 def test_record_says_where_it_is_from(tiny: Any, tiny_folder: Path) -> None:
     """Model name as it was given to load_model; dtype; no windows in GPT-2; no readout unless asked."""
     record = record_attention(tiny, MIXED, progress=False)

@@ -220,13 +220,22 @@ def test_refuses_the_folder_of_another_run(name: str, tiny: Any, other_model: An
 
 
 @pytest.mark.parametrize(
-    "options", [{"query": "all"}, {"query": "BOS"}, {"prepend_bos": False}, {"readout": True}], ids=str
+    "options", [{"query": "all"}, {"query": "BOS"}, {"prepend_bos": False}, {"bos": "lamp"}, {"readout": True}], ids=str
 )
 def test_refuses_the_folder_of_other_options(options: dict[str, Any], tiny: Any, tmp_path: Path) -> None:
     """Rows of another position, without BOS, or a readout that the folder lacks are not what the folder holds."""
     record_all(tiny, TEXTS, tmp_path)
     with pytest.raises(ValueError, match=r"^folder: "):
         record_all(tiny, TEXTS, tmp_path, **options)
+
+
+def test_another_bos_goes_on(tiny: Any, tmp_path: Path, passes: list[int]) -> None:
+    """A folder made with another BOS, by its name, is that of the same BOS by its id: nothing is computed again."""
+    first = record_all(tiny, TEXTS[:2], tmp_path, bos="lamp")
+    passes.clear()
+    second = record_all(tiny, TEXTS[:2], tmp_path, bos=tiny.tokenizer.convert_tokens_to_ids("lamp"))
+    assert passes == []
+    assert first[0].settings == second[0].settings == {"dtype": "float32", "prepend_bos": True, "bos": "lamp"}
 
 
 def test_refuses_the_folder_of_another_precision(tiny: Any, tiny_folder: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -14,7 +15,7 @@ from models import toy_prompt
 from helpers.demo.corpus import BOS, vocabulary
 from helpers.prompts.ioi import abc_prompt, abc_prompts, ioi_prompt, ioi_prompts, minimal_pairs
 from helpers.prompts.prompt import Prompt
-from helpers.prompts.tokens import by_length, compare_notes, notes, tokenize
+from helpers.prompts.tokens import bos_id, by_length, compare_notes, notes, tokenize
 
 LONG_NAME = "Siobhan"  # three tokens, " Si", "ob" and "han", in GPT-2's vocabulary
 
@@ -142,6 +143,51 @@ def test_tokenizer_without_bos(words: Any) -> None:
         tokenize([""], plain)
     (found,) = tokenize(["Mary saw"], plain, prepend_bos=False)
     assert found.tokens == ("Mary", "saw")
+
+
+@pytest.mark.parametrize("bos", ["Mary", 7])
+def test_another_bos(bos: str | int, words: Any) -> None:
+    """A token, or its id, stands in front once instead of the tokenizer's own BOS; the rest is unchanged."""
+    index = words.convert_tokens_to_ids("Mary") if bos == "Mary" else 7
+    (own,), (found,) = tokenize(["John saw"], words), tokenize(["John saw"], words, bos=bos)
+    assert found.ids == (index, *own.ids[1:])
+    assert found.positions == own.positions == {"BOS": 0, "END": 2}
+    assert found.tokens[0] == words.convert_ids_to_tokens(index)
+    assert bos_id(words, bos=bos) == index != bos_id(words) == words.bos_token_id
+
+
+def test_another_bos_is_the_one_that_may_not_be_in_the_text(words: Any) -> None:
+    """The token put in front is refused in the text; the tokenizer's own BOS is then a token like others."""
+    with pytest.raises(
+        ValueError, match=r"^prompt 1: expected no BOS token in the text \(one is prepended\), got 'Mary'"
+    ):
+        tokenize(["John saw Mary"], words, bos="Mary")
+    (found,) = tokenize([f"{BOS} John"], words, bos="Mary")
+    assert [found.tokens[0], found.ids[1]] == ["Mary", words.bos_token_id]
+
+
+@pytest.mark.parametrize("bos", ["Zebulon", "", "<|nothing|>", -1, 10**6, True, 1.0])
+def test_unknown_bos(bos: Any, words: Any) -> None:
+    """What is no token and no id of the vocabulary is refused before any prompt is read."""
+    sentence = f"bos: expected a token or id of this model's vocabulary, got {bos!r}"
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+        tokenize([""], words, bos=bos)
+
+
+def test_bos_without_prepending(words: Any) -> None:
+    """A BOS that is not to be put in front is a contradiction."""
+    with pytest.raises(ValueError, match=r"^bos: expected None with prepend_bos=False, got 'Mary'$"):
+        tokenize(["John"], words, prepend_bos=False, bos="Mary")
+
+
+def test_bos_for_a_tokenizer_without_one(words: Any) -> None:
+    """A tokenizer that has no BOS of its own can be given one."""
+    import copy
+
+    plain = copy.deepcopy(words)
+    plain.bos_token = None
+    (found,) = tokenize(["Mary saw"], plain, bos=BOS)
+    assert found.ids == tokenize(["Mary saw"], words)[0].ids
 
 
 def test_tokenizer_that_knows_nothing() -> None:

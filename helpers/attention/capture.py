@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 from helpers.attention.record import AttentionRecord, Readout
 from helpers.prompts.prompt import Prompt
-from helpers.prompts.tokens import TokenizedPrompt, by_length, first_token, tokenize
+from helpers.prompts.tokens import TokenizedPrompt, bos_id, by_length, first_token, tokenize
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -22,10 +22,14 @@ class _LastRowsTaken(Exception):
 
 
 def tokenize_for(
-    model: TransformerBridge, prompts: Iterable[Prompt | str], *, prepend_bos: bool = True
+    model: TransformerBridge,
+    prompts: Iterable[Prompt | str],
+    *,
+    prepend_bos: bool = True,
+    bos: str | int | None = None,
 ) -> list[TokenizedPrompt]:
     """`helpers.prompts.tokens.tokenize` with the model's own tokenizer and context length."""
-    return tokenize(prompts, model.tokenizer, prepend_bos=prepend_bos, max_length=model.cfg.n_ctx)
+    return tokenize(prompts, model.tokenizer, prepend_bos=prepend_bos, bos=bos, max_length=model.cfg.n_ctx)
 
 
 def record_attention(
@@ -34,6 +38,7 @@ def record_attention(
     *,
     query: str = "END",
     prepend_bos: bool = True,
+    bos: str | int | None = None,
     readout: bool = False,
     batch_size: int = 32,
     progress: bool = True,
@@ -50,6 +55,8 @@ def record_attention(
         query: the query position to keep: ``"END"``, any position that every prompt names (``"S2"``, …), or
             ``"all"``.
         prepend_bos: put one BOS token in front of each prompt.
+        bos: which token that is, by its name or id in the vocabulary; default: the tokenizer's own. The record's
+            settings name it where it is another.
         readout: also keep the logit difference and probabilities of each prompt's answer and foil at END.
         batch_size: prompts a forward pass.
         progress: show a progress bar.
@@ -60,7 +67,7 @@ def record_attention(
     """
     if batch_size < 1:
         raise ValueError(f"batch_size: expected at least 1 prompt a forward pass, got {batch_size}")
-    tokenized = tokenize_for(model, prompts, prepend_bos=prepend_bos)
+    tokenized = tokenize_for(model, prompts, prepend_bos=prepend_bos, bos=bos)
     rows = _empty_rows(model, tokenized, query)
     answers = {i: _answer_ids(model.tokenizer, p.prompt) for i, p in enumerate(tokenized)} if readout else {}
     said = torch.full((4, len(tokenized)), torch.nan, dtype=torch.float64)
@@ -73,15 +80,19 @@ def record_attention(
             said[:, batch] = torch.stack([_read(logits[k], *answers[i]) for k, i in enumerate(batch)], dim=1)
         bar.update(len(batch))
     bar.close()
-    settings = run_settings(model, prepend_bos)
+    settings = run_settings(model, prepend_bos, bos)
     return AttentionRecord(
         tokenized, rows, query, model.cfg.model_name, settings, _windows(model), Readout(*said) if readout else None
     )
 
 
-def run_settings(model: TransformerBridge, prepend_bos: bool) -> dict[str, Any]:
-    """What a record keeps about how it was made."""
-    return {"dtype": str(model.cfg.dtype).removeprefix("torch."), "prepend_bos": prepend_bos}
+def run_settings(model: TransformerBridge, prepend_bos: bool, bos: str | int | None = None) -> dict[str, Any]:
+    """What a record keeps about how it was made; ``bos`` is there if it is not the tokenizer's own."""
+    settings = {"dtype": str(model.cfg.dtype).removeprefix("torch."), "prepend_bos": prepend_bos}
+    first = bos_id(model.tokenizer, prepend_bos, bos)
+    if first in (None, model.tokenizer.bos_token_id):
+        return settings
+    return settings | {"bos": model.tokenizer.convert_ids_to_tokens(first)}
 
 
 def _empty_rows(model: TransformerBridge, prompts: Sequence[TokenizedPrompt], query: str) -> Tensor:

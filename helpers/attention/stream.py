@@ -120,7 +120,7 @@ def _check_same(
     path: Path,
 ) -> None:
     """Refuse to go on after a chunk that another run left."""
-    settings = run_settings(model, options.get("prepend_bos", True))
+    settings = run_settings(model, options.get("prepend_bos", True), options.get("bos"))
     wanted = [Prompt(p) if isinstance(p, str) else p for p in prompts]
     same = (
         record.model == model.cfg.model_name

@@ -46,7 +46,9 @@ def as_code(experiment: Experiment) -> str:
     query, names = experiment.active.query, ["analyse", "load_model", "record_attention"]
     index = token_index(query)
     wanted = f'query="{query if index is None else "all"}"'
-    bos = "" if experiment.active.settings.get("prepend_bos", True) else ", prepend_bos=False"
+    settings = experiment.active.settings
+    bos = "" if settings.get("prepend_bos", True) else ", prepend_bos=False"
+    bos += f", bos={settings['bos']!r}" if "bos" in settings else ""
     record = f"record_attention(model, side, {wanted}{bos}, progress=False)"
     named = index is None and query != "END"
     imports = f"from helpers import {', '.join(['Prompt'] * named + names)}"
