@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +16,7 @@ from matplotlib.figure import Figure
 
 from helpers.attention.record import AttentionRecord
 from helpers.experiment import Experiment
+from helpers.folders import check_folder, whole_folder
 from helpers.plots.figures import draw_all
 from helpers.plots.style import RC
 from helpers.wording import report
@@ -46,34 +46,17 @@ def save_results(
     Raises:
         ValueError: if ``out`` exists and is not a results folder of ours.
     """
-    out = Path(out)
     check_out(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:
-        new, old = Path(scratch, "new"), Path(scratch, "old")
+    with whole_folder(out) as new:
         _write(experiment, new, records or (experiment.active, experiment.control))
         for name, text in (texts or {}).items():
             (new / name).write_text(text)
-        if out.exists():
-            out.rename(old)
-        try:
-            new.rename(out)
-        except BaseException:
-            if old.exists():
-                old.rename(out)
-            raise
-    return out
+    return Path(out)
 
 
 def check_out(out: str | Path) -> None:
     """Refuse an output folder that holds something else than earlier results."""
-    out = Path(out)
-    if out.is_dir() and (not any(out.iterdir()) or _is_ours(out / MARKER)):
-        return
-    if out.exists():
-        raise ValueError(
-            f"out: expected a new folder or an earlier results folder, got {str(out)!r}, which holds other files"
-        )
+    check_folder(out, MARKER, FORMAT)
 
 
 def load_records(folder: str | Path) -> tuple[AttentionRecord, AttentionRecord]:
@@ -86,15 +69,8 @@ def load_records(folder: str | Path) -> tuple[AttentionRecord, AttentionRecord]:
     return active, control
 
 
-def _is_ours(marker: Path) -> bool:
-    try:
-        return json.loads(marker.read_text()).get("format") == FORMAT
-    except (OSError, ValueError, AttributeError):
-        return False
-
-
 def _write(experiment: Experiment, folder: Path, records: tuple[AttentionRecord, AttentionRecord]) -> None:
-    (folder / "figures").mkdir(parents=True)
+    (folder / "figures").mkdir()
     experiment.table.to_csv(folder / "heads.csv", index=False, float_format="%.6g", lineterminator="\n")
     (folder / "report.txt").write_text(report(experiment))
     (folder / MARKER).write_text(json.dumps(_statistics(experiment), indent=1) + os.linesep)

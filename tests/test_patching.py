@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from helpers import head_effects, minimal_pairs, patch_heads
-from helpers.models.patching import THRESHOLD, PatchingRun
+from helpers.models.patching import PatchingRun
 from helpers.prompts.prompt import Prompt
+from helpers.statistics.effects import THRESHOLD
 
 
 def reference(model: Any, source: Any, target: Any, prompts: list[Prompt]) -> torch.Tensor:

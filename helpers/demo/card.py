@@ -11,8 +11,8 @@ import pandas as pd
 from helpers.demo.acceptance import REQUIRED_ACCURACY
 from helpers.demo.corpus import MIXTURE, held_out, vocabulary
 from helpers.demo.train import BATCH, N_CTX, PEAK_LR, STEPS, build_model
-from helpers.models.patching import THRESHOLD
 from helpers.models.paths import EDGE_THRESHOLD
+from helpers.statistics.effects import THRESHOLD
 
 TEMPLATE = """# The demo models
 

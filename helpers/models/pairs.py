@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from helpers.attention.capture import tokenize_for
@@ -27,6 +28,7 @@ class MinimalPairs:
 
     Attributes:
         clean, corrupt: token ids, shape ``(pair, token)``.
+        answers: ids of the right and of the wrong next tokens of each pair (`readout_ids`).
 
     Raises:
         ValueError: if the sides can't be paired, token by token, or a clean prompt has no answer or foil.
@@ -54,8 +56,14 @@ class MinimalPairs:
         self.clean, self.corrupt = (torch.tensor([p.ids for p in side], device=device) for side in (left, right))
         if any((p.answer is None or p.foil is None) and not p.answers for p in clean):
             raise ValueError("clean: expected prompts with an answer and a foil, got one without")
-        self._answers = [readout_ids(model.tokenizer, p) for p in clean]
+        self.answers = [readout_ids(model.tokenizer, p) for p in clean]
         self._prompts = left
+
+    @property
+    def readout(self) -> str:
+        """What is read: "logit difference" or "probability difference"."""
+        single = all(len(right) == len(wrong) == 1 for right, wrong in self.answers)
+        return "logit difference" if single else "probability difference"
 
     def __len__(self) -> int:
         return len(self.clean)
@@ -98,10 +106,15 @@ class MinimalPairs:
 
     def read(self, logits: Logits, batch: np.ndarray, copies: int = 1) -> Tensor:
         """Readout of every prompt, in float64 on the CPU; prompt k of the batch stands ``copies`` times in a row."""
-        asked = [self._answers[i] for i in np.repeat(batch, copies)]
-        if all(len(right) == len(wrong) == 1 for right, wrong in asked):
+        asked = [self.answers[i] for i in np.repeat(batch, copies)]
+        if self.readout == "logit difference":
             ids = torch.tensor([(right[0], wrong[0]) for right, wrong in asked], device=logits.device)
             return logits.gather(1, ids).double().diff(dim=1)[:, 0].neg().cpu()
         p = logits.double().softmax(-1)
         said = [row[list(right)].sum() - row[list(wrong)].sum() for row, (right, wrong) in zip(p, asked, strict=True)]
         return torch.stack(said).cpu()
+
+    def is_top(self, logits: Logits, batch: np.ndarray) -> Bool[np.ndarray, " pair"]:
+        """Whether the most likely next token of all is (one of) the right ones."""
+        best = logits.argmax(-1).tolist()
+        return np.array([token in self.answers[i][0] for token, i in zip(best, batch, strict=True)])

@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
-from scipy import stats
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -19,14 +18,13 @@ from helpers.models.forward import Logits, StoredRun, hook_z
 from helpers.models.pairs import MinimalPairs
 from helpers.prompts.prompt import Prompt
 from helpers.reference.circuits import Head
+from helpers.statistics.effects import DIRECTIONS, is_causal, shares_of_gap
+from helpers.statistics.shifts import head_index
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
 Patched = Float[np.ndarray, "head pair"]
-
-#: A head is causal if it moves the logit difference by more than this share of the clean-corrupt gap, either way.
-THRESHOLD = 0.05
 
 
 @dataclass(frozen=True)
@@ -100,6 +98,7 @@ class StoredPairs:
     Attributes:
         pairs: the pairs.
         clean, corrupt: readouts of the unpatched runs, shape ``(pair,)``.
+        is_top: whether a right answer is the most likely token of all in the clean run, ``(pair,)``.
     """
 
     def __init__(self, pairs: MinimalPairs, *, batch_size: int = 100, whole: bool = False) -> None:
@@ -107,6 +106,7 @@ class StoredPairs:
         self._batches = [(batch, *pairs.store(batch, whole=whole)) for batch in pairs.batches(batch_size)]
         self.clean = self._unpatched([(batch, clean) for batch, clean, _ in self._batches])
         self.corrupt = self._unpatched([(batch, corrupt) for batch, _, corrupt in self._batches])
+        self.is_top = np.concatenate([pairs.is_top(clean.logits, batch) for batch, clean, _ in self._batches])
 
     def denoise(self, layer: int, heads: Sequence[int], at: Tensor | None = None) -> Patched:
         """Readouts of the corrupt run with the output of each of some heads of a layer, one at a time, from the clean run.
@@ -177,7 +177,7 @@ def by_layer(heads: Sequence[Head]) -> Iterator[tuple[int, list[int]]]:
 
 
 def head_effects(run: PatchingRun, *, level: float = 0.95, n_resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
-    """Effect of each head as a share of the clean-corrupt logit-difference gap, with bootstrap intervals over pairs.
+    """Effect of each head as a share of the clean-corrupt gap, with bootstrap intervals over pairs.
 
         denoising = mean(denoised - corrupt) / mean(clean - corrupt)
         noising   = mean(clean - noised)     / mean(clean - corrupt)
@@ -186,48 +186,18 @@ def head_effects(run: PatchingRun, *, level: float = 0.95, n_resamples: int = 20
 
     Returns:
         One row a head: layer, head, denoising, denoising_low, denoising_high, noising, noising_low, noising_high, and
-        causal: |effect| > `THRESHOLD` in either direction, with an interval that excludes 0.
+        causal (`helpers.statistics.effects.is_causal`). Effects of heads that were not patched are NaN.
 
     Raises:
         ValueError: if the mean gap is 0.
     """
     gap = run.clean - run.corrupt
-    n_layers, n_heads = run.denoised.shape[:2]
-    layer, head = np.divmod(np.arange(n_layers * n_heads), n_heads)
-    table = pd.DataFrame({"layer": layer, "head": head})
-    causal = np.zeros(len(table), dtype=bool)
-    for way, moved in (("denoising", run.denoised - run.corrupt), ("noising", run.clean - run.noised)):
-        effect, low, high = shares_of_gap(
-            moved.reshape(-1, len(gap)), gap, level=level, n_resamples=n_resamples, seed=seed
-        )
-        table[[way, f"{way}_low", f"{way}_high"]] = np.stack([effect, low, high], axis=1)
-        causal |= (np.abs(effect) > THRESHOLD) & ((low > 0) | (high < 0))
-    return table.assign(causal=causal)
-
-
-def shares_of_gap(
-    moved: Float[np.ndarray, "row pair"], gap: Float[np.ndarray, " pair"], *, level: float, n_resamples: int, seed: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """mean(moved) / mean(gap) of each row, with percentile bootstrap bounds over pairs resampled together.
-
-    Returns:
-        effect, low and high, each ``(row,)``.
-
-    Raises:
-        ValueError: if the mean gap is 0, so that there is nothing to be a share of.
-    """
-    if gap.mean() == 0:
-        raise ValueError("run: expected clean and corrupt runs of different mean logit difference, got a mean gap of 0")
-    interval = stats.bootstrap(
-        (moved, np.broadcast_to(gap, moved.shape)),
-        lambda m, g, axis: m.mean(axis) / g.mean(axis),
-        axis=-1,
-        paired=True,
-        vectorized=True,
-        confidence_level=level,
-        n_resamples=n_resamples,
-        batch=int(np.clip(10**7 // moved.size, 1, 100)),  # memory only: resamples are drawn one after the other
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    return moved.mean(-1) / gap.mean(), interval.low, interval.high
+    table = head_index(*run.denoised.shape[:2])
+    patched = np.isfinite(run.denoised).all(-1).ravel()
+    for way, moved in zip(DIRECTIONS, (run.denoised - run.corrupt, run.clean - run.noised), strict=True):
+        bounds = np.full((len(table), 3), np.nan)
+        of_patched = moved.reshape(-1, len(gap))[patched]
+        effects = shares_of_gap(of_patched, gap, level=level, n_resamples=n_resamples, seed=seed)
+        bounds[patched] = np.stack(effects, axis=1)
+        table[[way, f"{way}_low", f"{way}_high"]] = bounds
+    return table.assign(causal=is_causal(table))

@@ -15,9 +15,10 @@ from tqdm.auto import tqdm
 
 from helpers.models.forward import StoredRun, hook_z
 from helpers.models.pairs import MinimalPairs
-from helpers.models.patching import Patched, by_layer, check_heads, shares_of_gap
+from helpers.models.patching import Patched, by_layer, check_heads
 from helpers.prompts.prompt import Prompt
 from helpers.reference.circuits import Head
+from helpers.statistics.effects import shares_of_gap
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
