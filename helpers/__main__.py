@@ -1,4 +1,5 @@
-"""The main job from the command line: ``python -m helpers run``, and the check of the published result: ``reproduce``."""
+"""From the command line: the experiment (``python -m helpers run``), the check of the published result (``reproduce``),
+and the causal heads of any model on a task (``circuit``)."""
 
 from __future__ import annotations
 
@@ -9,14 +10,19 @@ from pathlib import Path
 from helpers.attention.capture import record_attention, tokenize_for
 from helpers.attention.record import AttentionRecord
 from helpers.experiment import analyse
+from helpers.folders import check_folder, whole_folder
+from helpers.models.circuits import REQUIRED_ACCURACY, SCREEN, find_circuit, fit_to_model
 from helpers.models.load import ModelUnavailable, load_model
+from helpers.prompts.fit import TASK_NAMES
 from helpers.prompts.ioi import abc_prompts, ioi_prompts
 from helpers.prompts.prompt import Prompt
 from helpers.reference.circuits import IOI_POST
 from helpers.reference.demo import circuit_of
+from helpers.reference.measured import ABOUT
+from helpers.reference.measured import FORMAT as MEASURED
 from helpers.results import SIDES, check_out, load_records, save_results
 from helpers.scorecard import as_text, scorecard, summary
-from helpers.wording import describe, report
+from helpers.wording import circuit_report, describe, report
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -52,6 +58,27 @@ def reproduce(args: argparse.Namespace) -> int:
     print(f"written to {save_results(experiment, args.out, records=records, texts=texts)}/")
     print(summary(card))
     return 0 if card.agrees.all() else 1
+
+
+def circuit(args: argparse.Namespace) -> int:
+    """Causal heads of a model on a task: prompts that suit its tokenizer, accuracy, patching, to a table that ``run`` takes."""
+    check_folder(args.out, ABOUT, MEASURED)
+    model = load_model(args.model)
+    fitted = fit_to_model(model, args.task, args.n)
+    found = find_circuit(
+        model,
+        (fitted.clean, fitted.corrupt),
+        task=args.task,
+        screen=SCREEN if args.screen else None,
+        work=args.out.with_name(args.out.name + ".unfinished"),
+        min_accuracy=args.min_accuracy,
+        left_out=fitted.left_out,
+    )
+    with whole_folder(args.out) as folder:
+        found.save(folder)
+        (folder / "report.txt").write_text(circuit_report(found), encoding="utf-8")
+    print(f"{circuit_report(found)}written to {args.out}/; score an experiment with it: make run CIRCUIT={args.out}")
+    return 0
 
 
 def _measure(args: argparse.Namespace) -> tuple[AttentionRecord, AttentionRecord]:
@@ -105,6 +132,19 @@ def _parser() -> argparse.ArgumentParser:
     two.add_argument("--model", default="gpt2-small", help="GPT-2 small, or a folder that holds it")
     two.add_argument("--record", type=Path, help="replay the records of an earlier results folder; no model is loaded")
     two.add_argument("--out", type=Path, default=Path("results-gpt2-small"), help="folder of the results")
+    three = commands.add_parser("circuit", help="find the heads that cause the answer", description=circuit.__doc__)
+    three.set_defaults(command=circuit)
+    three.add_argument("--model", default="demo", help="as of run")
+    three.add_argument("--task", default="ioi", choices=sorted(TASK_NAMES), help="which contrast (default: ioi)")
+    three.add_argument("--n", type=int, default=32, help="pairs of prompts (default: 32)")
+    three.add_argument("--screen", action="store_true", help="patch only the heads that attribution patching points at")
+    three.add_argument(
+        "--min-accuracy",
+        type=float,
+        default=REQUIRED_ACCURACY,
+        help="smallest share of clean prompts with the answer above the foil (default: %(default)s)",
+    )
+    three.add_argument("--out", type=Path, default=Path("results-circuit"), help="folder of the table")
     return parser
 
 

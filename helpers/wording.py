@@ -8,6 +8,8 @@ import pandas as pd
 from helpers.attention.record import AttentionRecord
 from helpers.experiment import Experiment
 from helpers.reference import published
+from helpers.reference.measured import MeasuredCircuit
+from helpers.statistics.effects import DIRECTIONS, OTHER_THRESHOLDS, THRESHOLD
 from helpers.statistics.ranking import Ranking
 
 
@@ -141,6 +143,42 @@ def _ranking_text(experiment: Experiment) -> str:
     if experiment.circuit is None:
         return "No circuit is known for this model: heads can be looked at, but not scored."
     return ranking_table(experiment.rankings).to_string() + f"\n(circuit: {experiment.circuit.source})"
+
+
+def circuit_report(measured: MeasuredCircuit) -> str:
+    """A measured circuit as plain text: what was run, how well the model does it, and the causal heads."""
+    about, table = measured.about, measured.table
+    causal = table[table.causal]
+    top_1 = f", the most likely token of all in {about['top_1']:.0%}"
+    counts = {f"{t:.0%}": len(measured.circuit(t).heads) for t in (OTHER_THRESHOLDS[0], THRESHOLD, OTHER_THRESHOLDS[1])}
+    lines = [
+        f"model    {about['model']} (weights {about['weights']}, {about['settings']['dtype']})",
+        f"task     {about['task']}, {about['pairs']} pairs of {about['tokens']} tokens",
+        f"answer   above the foil in {about['accuracy']:.0%} of the clean prompts{top_1}",
+        f"readout  {about['readout']}: clean {about['clean']:.2f}, corrupt {about['corrupt']:.2f}, gap {about['gap']:.2f}",
+        *(f"NOTE  left out: {sentence}" for sentence in about["left_out"]),
+        "",
+        f"Causal: {len(causal)} of {len(table)} heads (more than {THRESHOLD:.0%} of the gap in either direction, interval without 0); "
+        + "at other thresholds: "
+        + ", ".join(f"{count} at {name}" for name, count in counts.items() if name != f"{THRESHOLD:.0%}"),
+    ]
+    if about["screened_above"]:
+        lines.append(
+            f"NOTE  {about['heads_patched']} heads were patched: those that attribution patching puts above "
+            f"{about['screened_above']:.2%} of the gap. A head that it misjudges is missing."
+        )
+    shown = pd.DataFrame(
+        {
+            "head": [f"{layer}.{head}" for layer, head in zip(causal.layer, causal["head"], strict=True)],
+            **{way: [_effect(row, way) for _, row in causal.iterrows()] for way in DIRECTIONS},
+            "acts at": causal.acts_at,
+        }
+    )
+    return "\n".join(lines) + "\n\n" + (shown.to_string(index=False) if len(shown) else "No head is causal.") + "\n"
+
+
+def _effect(row: pd.Series, way: str) -> str:
+    return f"{row[way]:+.3f} ({row[f'{way}_low']:+.3f} to {row[f'{way}_high']:+.3f})"
 
 
 def answer(experiment: Experiment) -> str:
