@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
+import random
 import string
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,8 +22,10 @@ from helpers.attention.capture import tokenize_for
 from helpers.demo.corpus import vocabulary
 from helpers.prompts.prompt import Prompt
 from helpers.prompts.tasks import (
+    AGREEMENT_FRAMES,
     TASKS,
     acronyms,
+    agreement,
     greater_than,
     ioi,
     named_like_ioi,
@@ -32,10 +36,12 @@ from helpers.prompts.tokens import readout_ids, tokenize
 from helpers.prompts.words import (
     APART,
     CENTURIES,
+    COUNTABLE,
     EVENTS,
     NOUNS,
     OTHERWISE_SPLIT,
     OWNERS,
+    SCENES,
     THINGS,
     WORDS,
 )
@@ -148,6 +154,75 @@ def test_lists_by_position() -> None:
     assert foil_places == {4: 25, 5: 25}
 
 
+def test_default_lists_are_those_of_six_and_three() -> None:
+    """Nine words are drawn at once: six, then the first three of them or the last three; and the first pair as text."""
+    rng, sides = random.Random(0), repeated_lists(30)
+    for clean, control in zip(*sides, strict=True):
+        drawn = rng.sample(WORDS, 9)
+        assert clean.text.split() == drawn[:6] + drawn[:3]
+        assert control.text.split() == drawn
+    assert [side[0].text for side in sides] == [
+        "letter clock key coin table chair letter clock key",
+        "letter clock key coin table chair story knife note",
+    ]
+
+
+@pytest.mark.parametrize(("length", "shown", "copies"), [(8, 4, 2), (3, 1, 1), (5, 2, 3), (10, 8, 1)])
+def test_lists_of_any_form_by_position(length: int, shown: int, copies: int) -> None:
+    """The list ``copies`` times, its first words or fresh ones; A1 and B in the last copy; every foil after the answer."""
+    foils = set()
+    options = {"length": length, "shown": shown, "copies": copies}
+    for active, control in zip(*repeated_lists(40, **options), strict=True):
+        words, fresh = active.text.split(), control.text.split()
+        assert words == words[:length] * copies + words[:shown]
+        assert fresh[:-shown] == words[:-shown]
+        assert len({*words, *fresh}) == length + shown
+        places = [active.text[: active.spans[p][0]].count(" ") for p in ("A1", "B", "A2")]
+        last = (copies - 1) * length
+        assert places == [last + shown - 1, last + shown, copies * length + shown - 1]
+        assert active.answer == words[shown] == active.name_at("B") == control.name_at("B")
+        assert active.name_at("A1") == active.name_at("A2") == control.name_at("A1") != control.name_at("A2")
+        foils.add(words.index(active.foil))
+    assert foils == set(range(shown + 1, length))
+
+
+# Agreement
+
+
+def test_agreement_by_position() -> None:
+    """The verb's number is the active subject's, half of them plural; the control has the subject's other number."""
+    numbers, frames = Counter(), set()
+    other = {form: pair[1 - i] for pair in COUNTABLE for i, form in enumerate(pair)}
+    plural = {many for _, many in COUNTABLE}
+    for active, control in zip(*agreement(101), strict=True):
+        noun, scene = active.name_at("NOUN"), active.name_at("ATTRACTOR")
+        assert (active.answer, active.foil) == (("were", "was") if noun in plural else ("was", "were"))
+        assert active.template == ("plural" if noun in plural else "singular")
+        assert control.text == active.text.replace(f"The {noun} ", f"The {other[noun]} ")
+        assert control.name_at("NOUN") == other[noun]
+        assert scene in SCENES
+        frames.add(active.text.replace(f"The {noun}", "The {NOUN}").replace(f"the {scene}", "the {ATTRACTOR}"))
+        numbers[active.template] += 1
+    assert numbers == {"plural": 51, "singular": 50}
+    assert frames == set(AGREEMENT_FRAMES)
+
+
+def test_agreement_words_are_single_tokens(gpt2_tokenizer: Any, smollm2: Any) -> None:
+    """Both numbers of every noun, every scene and both verbs, after a blank, in GPT-2 and in SmolLM2."""
+    for tokenizer in (gpt2_tokenizer, smollm2.tokenizer):
+        for word in [*itertools.chain(*COUNTABLE), *SCENES, "was", "were"]:
+            assert len(pieces(tokenizer, " " + word)) == 1, word
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("frame", AGREEMENT_FRAMES)
+def test_smollm2_agrees_in_every_frame(frame: str, smollm2: Any) -> None:
+    """What the frames were chosen by: the right verb is its first choice in at least 95 % (here of 40)."""
+    right, difference = asked(smollm2, agreement(40, frames=[frame])[0])
+    assert right >= 0.95
+    assert (difference > 0).mean() >= 0.95
+
+
 # Ownership
 
 
@@ -180,11 +255,30 @@ def test_years_by_position() -> None:
         assert f"lasted from the year {century}{yy} to the year {century}" in active.text
         assert active.text.endswith(f" {century}")
         assert control.text == active.text.replace(century + yy, century + "01")
-        assert (active.answer, active.foil) == (None, None)
+        assert (active.answer, active.foil, active.glue) == (None, None, "")
+        assert active.answers == tuple(f"{end:02}" for end in range(100) if end > int(yy))
+        assert active.foils == tuple(f"{end:02}" for end in range(100) if end <= int(yy))
         assert 2 <= int(yy) <= 98
         assert int(century + yy) not in OTHERWISE_SPLIT
         drawn.add(int(century))
     assert drawn == set(CENTURIES)
+
+
+def test_years_digit_by_digit() -> None:
+    """With ``digits`` the same prompts name four digits instead of two halves."""
+    for side, by_digit in zip(greater_than(30), greater_than(30, digits=True), strict=True):
+        for halves, digits in zip(side, by_digit, strict=True):
+            assert replace(halves, spans={}) == replace(digits, spans={})
+            assert [*digits.spans] == ["C1", "C2", "Y1", "Y2"]
+            assert "".join(map(digits.name_at, digits.spans)) == halves.name_at("CENTURY") + halves.name_at("YY")
+            assert digits.spans["C1"][0] == halves.spans["CENTURY"][0]
+
+
+def test_given_years_are_drawn() -> None:
+    """Of the given years every one, and no other."""
+    years = [1745, 1746, 1850]
+    drawn = {prompt.name_at("CENTURY") + prompt.name_at("YY") for prompt in greater_than(40, years=years)[0]}
+    assert drawn == {str(year) for year in years}
 
 
 def test_every_year_is_two_tokens(gpt2_tokenizer: Any) -> None:
@@ -256,15 +350,16 @@ def test_words_are_single_tokens(gpt2_tokenizer: Any) -> None:
 
 def test_pools() -> None:
     """Large enough, distinct, and known to the demo model where it is asked."""
-    for pool, least in ((WORDS, 15), (THINGS, 15), (EVENTS, 20), (NOUNS, 20), (OWNERS, 11)):
+    pools = ((WORDS, 15), (THINGS, 15), (EVENTS, 20), (NOUNS, 20), (OWNERS, 11), (COUNTABLE, 40), (SCENES, 20))
+    for pool, least in pools:
         assert len(set(pool)) == len(pool) >= least
     assert {*WORDS, *THINGS, *OWNERS, "belongs"} <= set(vocabulary())
     assert set(WORDS) - set(THINGS) == {"apple"}
 
 
 def test_the_demo_model_refuses_words_it_does_not_know(words: Any) -> None:
-    """Years and acronyms are not in its vocabulary, and that is said."""
-    for task in ("greater-than", "acronyms"):
+    """Years, verbs in the past and acronyms are not in its vocabulary, and that is said."""
+    for task in ("agreement", "greater-than", "acronyms"):
         with pytest.raises(ValueError, match="is not in this model's vocabulary"):
             tokenize(TASKS[task](2)[0], words)
 
@@ -278,6 +373,8 @@ FOUR = ("Kettle", "Wagon", "Joke", "Uprising")
         (ownership, {"names": OWNERS[:2], "things": THINGS[:3]}, 2 * 6 * 1),
         (ownership, {"names": OWNERS[:3], "things": THINGS[:4]}, 6 * 12 * 2),
         (greater_than, {"events": EVENTS[:2]}, 2 * 6),
+        (greater_than, {"events": EVENTS[:2], "years": [1745, 1746, 1850]}, 2 * 2),
+        (agreement, {"nouns": COUNTABLE[:3], "scenes": SCENES[:2], "frames": AGREEMENT_FRAMES[:2]}, 3 * 2 * 2),
         (acronyms, {"nouns": FOUR}, 4 + 6 + 6 + 2),
         (acronyms, {"nouns": (*FOUR, "Knee")}, 2 * 14 + 4),
     ],
@@ -307,6 +404,17 @@ BAD = {
     "n negative": (acronyms, {"n": -2}, "n: expected 1 to .* got -2"),
     "word twice": (repeated_lists, {"words": [*WORDS, "key"]}, "words: expected distinct words, got 'key' more than once"),
     "eight words": (repeated_lists, {"words": WORDS[:8]}, "words: expected at least 9 words, got 8"),
+    "no copies": (repeated_lists, {"copies": 0}, "copies: expected at least 1, got 0"),
+    "nothing shown": (repeated_lists, {"shown": 0}, "shown: expected 1 to 4 of 6 words, got 0"),
+    "no foil": (repeated_lists, {"length": 4}, "shown: expected 1 to 2 of 4 words, got 3"),
+    "long list": (repeated_lists, {"length": 20}, "words: expected at least 23 words, got 22"),
+    "no scenes": (agreement, {"scenes": []}, "scenes: expected at least 1 scenes, got 0"),
+    "noun twice": (agreement, {"nouns": [("key", "keys")] * 2}, "nouns: expected distinct nouns, got .'key', 'keys'."),
+    "no slot": (agreement, {"frames": ["The {NOUN}"]}, "frames: expected {NOUN} and {ATTRACTOR} once each, got 'The"),
+    "early year": (greater_than, {"years": [1701]}, "years: expected four digits of which the last two are 02 to 98"),
+    "five digits": (greater_than, {"years": [17320]}, "years: expected four digits .* got 17320"),
+    "no years": (greater_than, {"years": []}, "years: expected at least 1 years, got 0"),
+    "nothing apart": (acronyms, {"apart": {}}, r"nouns: expected initials that make an acronym"),
     "one name": (ownership, {"names": ["Ann"]}, "names: expected at least 2 names, got 1"),
     "two things": (ownership, {"things": ["cup", "key"]}, "things: expected at least 3 things, got 2"),
     "a vowel": (ownership, {"things": WORDS}, "things: expected nouns that take \"a\", got 'apple'"),

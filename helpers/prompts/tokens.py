@@ -190,21 +190,22 @@ def readout_ids(tokenizer: Any, prompt: Prompt) -> tuple[tuple[int, ...], tuple[
             is joined to the end of the prompt, or answer and foil begin with the same token.
     """
     sets = bool(prompt.answers or prompt.foils)
-    if not sets and (prompt.answer is None or prompt.foil is None):
+    names = ("answers", "foils") if sets else ("answer", "foil")
+    sides = (prompt.answers, prompt.foils) if sets else ((prompt.answer,), (prompt.foil,))
+    if not all(sides) or (None,) in sides:
         raise ValueError("prompt: expected a prompt with an answer and a foil, got one without")
-    right = _next_tokens(tokenizer, prompt, "answers" if sets else "answer", prompt.answers or (prompt.answer,))
-    wrong = _next_tokens(tokenizer, prompt, "foils" if sets else "foil", prompt.foils or (prompt.foil,))
+    right, wrong = (_next_tokens(tokenizer, prompt, name, side) for name, side in zip(names, sides, strict=True))
     if not sets and right == wrong:
         raise ValueError(
             f"foil: expected another first token than the answer's, got {prompt.foil!r} ({prompt.answer!r})"
         )
-    sides = tuple(i for i in right if i not in wrong), tuple(i for i in wrong if i not in right)
-    for name, ids in zip(("answers", "foils"), sides, strict=True):
+    kept = tuple(i for i in right if i not in wrong), tuple(i for i in wrong if i not in right)
+    for name, ids in zip(names, kept, strict=True):
         if not ids:
             raise ValueError(
-                f"{name}: expected words with a first token that the other side lacks, got {prompt.text!r}"
+                f"{name}: expected words with a first token that the other side lacks, got none after {prompt.text!r}"
             )
-    return sides
+    return kept
 
 
 def _next_tokens(tokenizer: Any, prompt: Prompt, name: str, words: Sequence[str | None]) -> tuple[int, ...]:
