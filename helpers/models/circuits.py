@@ -238,7 +238,7 @@ def task_accuracy(
     return float(np.concatenate(above).mean()), float(np.concatenate(top).mean())
 
 
-def fit_to_model(model: TransformerBridge, task: str, n: int, **tokens: Any) -> FittedTask:
+def fit_to_model(model: TransformerBridge, task: str, n: int, *, seed: int = 0, **tokens: Any) -> FittedTask:
     """Pairs of a task that are right for the model's tokenizer, in the form of the task that the model can do.
 
     Of the forms in `VARIANTS` the first in which the answer is the most likely token of all in at least
@@ -250,7 +250,7 @@ def fit_to_model(model: TransformerBridge, task: str, n: int, **tokens: Any) -> 
     """
     tried = []
     for options in VARIANTS.get(task, ({},)):
-        fitted = fit_task(task, model.tokenizer, n, **tokens, **options)
+        fitted = fit_task(task, model.tokenizer, n, seed=seed, **tokens, **options)
         accuracy, top_1 = task_accuracy(model, (fitted.clean, fitted.corrupt), **tokens)
         if top_1 >= REQUIRED_ACCURACY:
             return fitted
