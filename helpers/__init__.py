@@ -15,8 +15,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "prompts.prompt": ["Prompt"],
         "prompts.ioi": ["abc_prompt", "abc_prompts", "ioi_prompt", "ioi_prompts", "minimal_pairs"],
-        "prompts.tasks": ["acronyms", "greater_than", "ownership", "repeated_lists"],
-        "prompts.tokens": ["tokenize"],
+        "prompts.tasks": ["acronyms", "agreement", "greater_than", "ownership", "repeated_lists"],
+        "prompts.fit": ["FittedTask", "fit_task"],
+        "prompts.tokens": ["readout_ids", "tokenize"],
         "models.load": ["ModelUnavailable", "load_model"],
         "models.patching": ["head_effects", "patch_heads"],
         "models.outputs": ["HeadOutputs", "output_change", "record_outputs"],

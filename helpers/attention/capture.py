@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 from helpers.attention.record import AttentionRecord, Readout
 from helpers.prompts.prompt import Prompt
-from helpers.prompts.tokens import TokenizedPrompt, bos_id, by_length, first_token, tokenize
+from helpers.prompts.tokens import TokenizedPrompt, bos_id, by_length, next_token, tokenize
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -138,10 +138,10 @@ def _forward(
 def _answer_ids(tokenizer: Any, prompt: Prompt) -> tuple[int | None, int | None]:
     """First token of the answer and of the foil as they would follow the prompt."""
 
-    def first(word: str | None) -> int | None:
-        return None if word is None else first_token(tokenizer, word, prompt.glue)
+    def first(name: str, word: str | None) -> int | None:
+        return None if word is None else next_token(tokenizer, prompt, word, name)
 
-    return first(prompt.answer), first(prompt.foil)
+    return first("answer", prompt.answer), first("foil", prompt.foil)
 
 
 def _read(logits: Tensor, answer: int | None, foil: int | None) -> Tensor:

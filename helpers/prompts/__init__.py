@@ -1,1 +1,1 @@
-"""Prompts: the IOI and ABC sets of the post, minimal pairs, and what a tokenizer makes of them."""
+"""Prompts: the IOI and ABC sets of the post, further contrasts as minimal pairs, and what a tokenizer makes of them."""

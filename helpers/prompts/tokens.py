@@ -146,18 +146,6 @@ def readable(tokenizer: Any, token_id: int) -> str:
     return str(tokenizer.decode([token_id]))
 
 
-def first_token(tokenizer: Any, word: str, glue: str = " ") -> int:
-    """First token of glue and word by themselves; see `readout_ids` for the token that follows a prompt.
-
-    Raises:
-        ValueError: if the tokenizer makes no token of it.
-    """
-    ids = tokenizer(glue + word, add_special_tokens=False)["input_ids"]
-    if not ids:
-        raise ValueError(f"answer, foil: expected words of this model's vocabulary, got {word!r}")
-    return ids[0]
-
-
 def next_token(tokenizer: Any, prompt: Prompt, word: str, name: str = "answer") -> int:
     """Id of the first token of a word where it would follow a prompt: the first that the prompt alone does not have.
 
