@@ -1,0 +1,1 @@
+"""Measurements of real models that ship with the repository: circuits, scores of heads, roles, attention records."""

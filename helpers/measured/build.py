@@ -1,0 +1,134 @@
+"""``make measure MODEL=smollm2``: the measurements of a model that ship with the repository.
+
+    python -m helpers.measured.build smollm2 [--steps examination circuits values roles records card]
+
+What is measured, on which prompts and in which order is fixed in ``PROTOCOL.md`` of the model's folder. Every step writes
+its own files and can be repeated by itself; the patching of a task that was stopped goes on after its last layer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from helpers.attention.capture import record_attention
+from helpers.comparison import SCORES, evaluate, gather
+from helpers.models.circuits import find_circuit, fit_to_model, task_accuracy
+from helpers.models.load import load_model
+from helpers.models.roles import head_roles
+from helpers.prompts.fit import VARIANTS, fit_task
+from helpers.prompts.ioi import abc_prompts, ioi_prompts
+from helpers.statistics.shifts import head_index
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+FOLDER = Path(__file__).parent
+TASKS = ("ioi", "repeated", "agreement")
+#: Pairs on which heads are patched, and other pairs on which they are scored.
+PAIRS, TRUTH_SEED, SCORE_SEED = 40, 0, 1
+#: Pairs whose attention rows ship.
+RECORDED_PAIRS = 32
+#: Prompts on which accuracy is measured.
+EXAMINED = 200
+
+
+def examination(model: TransformerBridge, out: Path) -> None:
+    """Accuracy on every task in each of its forms, for each choice of BOS."""
+    rows = []
+    for bos in (*_bos_choices(model), None):
+        tokens: dict[str, Any] = {"prepend_bos": False} if bos is None else {"bos": bos}
+        for task in (*TASKS, "ownership", "greater_than"):
+            for options in VARIANTS[task]:
+                fitted = fit_task(task, model.tokenizer, EXAMINED, **tokens, **options)
+                accuracy, top_1 = task_accuracy(model, (fitted.clean, fitted.corrupt), **tokens)
+                form = ", ".join(f"{name} {value}" for name, value in options.items())
+                rows.append((bos or "none", task, form, fitted.length, accuracy, top_1))
+    columns = ["bos", "task", "form", "tokens", "accuracy", "top_1"]
+    _write(pd.DataFrame(rows, columns=columns), out / "examination.csv")
+
+
+def circuits(model: TransformerBridge, out: Path) -> None:
+    """The truth: every head patched in both directions, task by task."""
+    for task in TASKS:
+        fitted = fit_to_model(model, task, PAIRS)
+        work = out / f"{task}.unfinished"
+        found = find_circuit(
+            model, (fitted.clean, fitted.corrupt), task=task, work=work, left_out=fitted.left_out, batch_size=PAIRS
+        )
+        found.save(out / task)
+
+
+def values(model: TransformerBridge, out: Path) -> None:
+    """Every score of every head, task by task, on other pairs than the truth."""
+    for task in TASKS:
+        fitted = fit_to_model(model, task, PAIRS, seed=SCORE_SEED)
+        evidence = gather(model, fitted.clean, fitted.corrupt)
+        table, reasons = head_index(*evidence.shape), {}
+        for name, score in SCORES.items():
+            value, reasons[name] = evaluate(score, evidence)
+            table[name] = value.ravel()
+        _write(table, out / task / "scores.csv")
+        (out / task / "reasons.json").write_text(json.dumps({k: v for k, v in reasons.items() if v}, indent=1) + "\n")
+
+
+def roles(model: TransformerBridge, out: Path) -> None:
+    """Every head's behaviour, and the roles that it gives."""
+    _write(head_roles(model), out / "roles.csv")
+
+
+def records(model: TransformerBridge, out: Path) -> None:
+    """Attention rows of all positions: the post's prompts, and minimal pairs of IOI."""
+    fitted = fit_to_model(model, "ioi", RECORDED_PAIRS)
+    sets = {"ioi": ioi_prompts(), "abc": abc_prompts(), "clean": fitted.clean, "corrupt": fitted.corrupt}
+    for name, prompts in sets.items():
+        record = record_attention(model, prompts, query="all", readout=True)
+        record.save(out / "records" / f"{name}.safetensors", compact=True)
+
+
+STEPS: dict[str, Callable[[TransformerBridge, Path], None]] = {
+    "examination": examination,
+    "circuits": circuits,
+    "values": values,
+    "roles": roles,
+    "records": records,
+}
+
+
+def _bos_choices(model: TransformerBridge) -> list[str]:
+    """The tokenizer's own BOS, and its other special tokens that a text may begin with."""
+    named = [model.tokenizer.bos_token, *model.tokenizer.all_special_tokens, "<|im_start|>"]
+    vocabulary = model.tokenizer.get_vocab()
+    return [token for token in dict.fromkeys(named) if token in vocabulary and token not in ("<|im_end|>",)]
+
+
+def _write(table: pd.DataFrame, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table.to_csv(path, index=False, float_format="%.6g", lineterminator="\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help="short name of the model, which is also its folder")
+    parser.add_argument("--steps", nargs="+", choices=[*STEPS, "card"], default=[*STEPS, "card"])
+    parser.add_argument("--out", type=Path, help="default: beside this file")
+    args = parser.parse_args()
+    out = args.out or FOLDER / args.model
+    if set(args.steps) & set(STEPS):
+        model = load_model(args.model)
+        for name in args.steps:
+            if name in STEPS:
+                STEPS[name](model, out)
+    if "card" in args.steps:
+        from helpers.measured import card
+
+        card.write(out)
+
+
+if __name__ == "__main__":
+    main()
