@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from models import CIRCUIT, HEADS, LAYERS, causal_rows, toy_record
+from models import CIRCUIT, HEADS, LAYERS, causal_rows, toy_prompt, toy_record
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from helpers import load_model
 from helpers.comparison import SCORES, Evidence, Score, compare, gather, scan_positions
+from helpers.models.changes import HeadChanges
 from helpers.models.outputs import HeadOutputs
 from helpers.prompts.tasks import TASKS
 from helpers.reference.circuits import ACRONYMS, GREATER_THAN
@@ -25,7 +26,8 @@ INSIDE = np.array([divmod(i, HEADS) in CIRCUIT.heads for i in range(LAYERS * HEA
 def outputs(seed: int) -> HeadOutputs:
     rng = np.random.default_rng(seed)
     shape = PAIRS, LAYERS, HEADS
-    return HeadOutputs([], "END", rng.normal(size=(*shape, D_HEAD)), rng.normal(size=shape))
+    z, attribution, variance = rng.normal(size=(*shape, D_HEAD)), rng.normal(size=shape), rng.uniform(1, 2, shape)
+    return HeadOutputs([toy_prompt(LENGTH)] * PAIRS, "END", z, attribution, variance)
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +44,15 @@ def evidence() -> Evidence:
     one, two = outputs(3), outputs(4)
     where = INSIDE.reshape(LAYERS, HEADS)
     mixed = replace(
-        two, z=np.where(where[..., None], one.z, two.z), attribution=np.where(where, one.attribution, two.attribution)
+        two,
+        z=np.where(where[..., None], one.z, two.z),
+        attribution=np.where(where, one.attribution, two.attribution),
+        value_variance=np.where(where, one.value_variance, two.value_variance),
     )
     effects = np.where(where, np.linspace(-1, -0.1, INSIDE.size).reshape(where.shape), 0.0)
-    return Evidence(active, control, mixed, two, effects, effects)
+    norms = np.random.default_rng(5).uniform(1, 2, (3, PAIRS, LAYERS, HEADS, LENGTH))
+    changes = HeadChanges(*norms[:2], norms[2] * where[..., None], mixed, two)
+    return Evidence(active, control, mixed, two, effects, effects, changes)
 
 
 def test_every_score_finds_heads_that_alone_do_something(evidence: Evidence) -> None:
@@ -92,7 +99,7 @@ def test_signs_do_not_matter(evidence: Evidence) -> None:
     """Swapping the sides leaves shifts, distances and changes as they are: all are absolute values."""
     swapped = Evidence(
         evidence.control, evidence.active, evidence.outputs_control, evidence.outputs_active,
-        evidence.attribution, evidence.patching,
+        evidence.attribution, evidence.patching, evidence.changes,
     )  # fmt: skip
     for name, score in SCORES.items():
         np.testing.assert_allclose(score.of(swapped), score.of(evidence), atol=1e-9, err_msg=name)
@@ -111,7 +118,7 @@ def test_bad_input(evidence: Evidence) -> None:
     """A circuit of another model, effects that were not gathered, prompts of several lengths: one sentence each."""
     with pytest.raises(ValueError, match="circuit: expected heads of a model of shape"):
         compare(evidence, GREATER_THAN)
-    with pytest.raises(ValueError, match="expected attribution effects"):
+    with pytest.raises(ValueError, match="expected attribution, which was not gathered"):
         SCORES["attribution patching"].of(replace(evidence, attribution=None))
     lengths = [LENGTH] * (PAIRS - 1) + [LENGTH - 1]
     uneven = toy_record(causal_rows(lengths, LAYERS, HEADS), query="all", lengths=lengths)

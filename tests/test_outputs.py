@@ -130,21 +130,42 @@ def test_other_architectures_add_up(name: str, outputs: Any) -> None:
     assert np.isfinite(outputs(name)[1].attribution).all()
 
 
-@pytest.mark.parametrize("kind", ["Olmo2Config", "GraniteConfig", "CohereConfig"])
-def test_refuses_what_does_not_add_up(
-    kind: str, folder_of: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A norm after attention, or scaled logits: one sentence instead of wrong attributions; z is still to be had."""
-    scaled = {"logits_scaling": 2.0} if kind == "GraniteConfig" else {}
-    shape = test_architectures.LLAMA_LIKE | scaled
-    architecture = test_architectures.Architecture(getattr(transformers, kind), shape)
-    monkeypatch.setitem(test_architectures.ARCHITECTURES, kind, architecture)
-    model = load_model(str(folder_of(kind)), device="cpu")
-    with pytest.raises(ValueError, match=r"^model: expected logits that are one norm and one linear map"):
+def test_refuses_what_does_not_add_up(folder_of: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Norms after the sum (GPT-1): one sentence instead of wrong attributions, or NaN with it; z is still to be had."""
+    shape = {"n_layer": 2, "n_head": 4, "n_embd": 32, "n_positions": 64, "initializer_range": 0.2}
+    architecture = test_architectures.Architecture(transformers.OpenAIGPTConfig, shape)
+    monkeypatch.setitem(test_architectures.ARCHITECTURES, "gpt1", architecture)
+    model = load_model(str(folder_of("gpt1")), device="cpu")
+    words = "model: expected blocks that add what attention and MLP write to the residual stream, got "
+    with pytest.raises(ValueError, match=f"^{words}.*, where layer 0 does not$"):
         record_outputs(model, PROMPTS, progress=False)
+    lenient = record_outputs(model, PROMPTS, lenient=True, progress=False)
+    assert lenient.reasons["attribution"].startswith(words)
+    assert np.isnan(lenient.attribution).all()
     z_alone = record_outputs(model, [p.text for p in PROMPTS], progress=False)
-    assert np.isnan(z_alone.attribution).all()
+    np.testing.assert_array_equal(z_alone.z, lenient.z)
     assert np.abs(z_alone.z).min() > 0
+
+
+def test_sets_of_answers(tiny: Any) -> None:
+    """Sets: the difference of mean logits, so that the mean over the four pairs of one answer and one foil is the same."""
+    text, right, wrong = (
+        "When Mary and John went to the store , John gave a drink to",
+        ("Mary", "Tom"),
+        ("John", "Kate"),
+    )
+    sets = record_outputs(tiny, [Prompt(text, answers=right, foils=wrong)], progress=False).attribution
+    pairs = [Prompt(text, answer=a, foil=f) for a in right for f in wrong]
+    each = record_outputs(tiny, pairs, progress=False).attribution
+    np.testing.assert_allclose(sets[0], each.mean(0), atol=1e-6)
+    assert np.abs(sets).max() > 0.01
+
+
+def test_bos_is_passed_on(tiny: Any) -> None:
+    """bos: the first token is the one asked for, and outputs are those after it; another one than the tokenizer's own."""
+    other = record_outputs(tiny, abc_prompts(2), bos="red", progress=False)
+    assert {p.ids[0] for p in other.prompts} == {tiny.tokenizer.convert_tokens_to_ids("red")}
+    assert np.abs(other.z - record_outputs(tiny, abc_prompts(2), progress=False).z).max() > 1e-3
 
 
 def test_no_answer_no_attribution(tiny: Any) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -56,38 +57,104 @@ def position_scan(
     control: Float[np.ndarray, "pair layer head position"],
     positions: Sequence[str],
     *,
+    by: Literal["t", "shift"] = "t",
     n_flips: int = 10_000,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Where does a head move most, and is that more than looking at many positions finds by chance?
 
     At each position t = sum(d) / sqrt(sum(d^2)), which does not depend on the scale of the diagnostic there; a head's
-    statistic is the largest |t| over positions. Flipping the sign of a whole pair (all heads and positions together)
-    gives its null distribution, so p is corrected for the number of positions and for their correlation.
+    statistic is the largest |t| over positions, or with ``by="shift"`` the largest |mean d|. Flipping the sign of a whole
+    pair (all heads and positions together) gives its null distribution, so p is corrected for the number of positions and
+    for their correlation.
 
     Returns:
-        One row a head: layer, head, position (of the largest |t|), shift (mean difference there), t, p, q (over heads).
+        One row a head: layer, head, position (of the statistic), shift (mean difference there), t, p, q (over heads).
 
     Raises:
-        ValueError: if shapes do not match, or a value is not finite.
+        ValueError: if shapes do not match, a value is not finite, or ``by`` is neither.
     """
+    if by not in ("t", "shift"):
+        raise ValueError(f"by: expected 't' or 'shift', got {by!r}")
     if active.shape[-1] != len(positions):
         raise ValueError(f"positions: expected a name for each of {active.shape[-1]} positions, got {len(positions)}")
     shape = active.shape
     flat = (side.reshape(len(side), -1, shape[-1]) for side in (active, control))
     d = differences(*flat)
     size = np.sqrt((d**2).sum(0))
-    scale = np.where(size > 0, size, np.inf)
-    observed = d.sum(0) / scale
+    t = d.sum(0) / np.where(size > 0, size, np.inf)
+    scale = np.where(size > 0, size, np.inf) if by == "t" else np.full(size.shape, len(d))
+    observed = np.abs(d.sum(0) / scale)
     flips = _flips(len(d), n_flips, seed)
     null = np.stack([np.abs(flips @ d[:, h] / scale[h]).max(-1) for h in range(d.shape[1])], axis=1)
-    p = permutation_p(np.abs(observed).max(-1), null)
-    best = np.abs(observed).argmax(-1)
+    p = permutation_p(observed.max(-1), null)
+    best = observed.argmax(-1)
     every = np.arange(len(best))
     return head_index(*shape[1:3]).assign(
         position=[positions[b] for b in best],
         shift=d.mean(0)[every, best],
-        t=observed[every, best],
+        t=t[every, best],
+        p=p,
+        q=stats.false_discovery_control(p),
+    )
+
+
+def row_scan(
+    active: Float[np.ndarray, "pair layer head position key"],
+    control: Float[np.ndarray, "pair layer head position key"],
+    positions: Sequence[str],
+    *,
+    groups: Sequence[Hashable] | None = None,
+    n_flips: int = 10_000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Where does a head's row change most, and does it change in one direction more than by chance?
+
+    The mean distance of matched rows, TV_k = sum_i |d_ki| / 2 with d = active - control, has no null of its own: it is
+    never negative, swapping the sides of a pair leaves it as it is, and rows matched with another pair's control differ
+    by that pair's words too, so that true matches look *close*. What can be tested is whether the weight moves to and
+    from the same keys in pair after pair. The statistic is the total variation between the *mean* rows,
+
+        directed = max over positions of  sum over groups g of  n_g / n * sum_i |mean of d_ki over pairs k of g| / 2
+
+    which is at most the largest mean distance. If the sides of a pair are exchangeable, flipping the sign of whole pairs
+    (all heads, positions and keys together) gives its null distribution, corrected for the positions looked at.
+
+    Args:
+        active, control: rows over the same keys, pair k of both sides together.
+        positions: a name for each position.
+        groups: a label a pair; keys mean the same within a group (say, ABBA and BABA apart). Default: one group.
+
+    Returns:
+        One row a head: layer, head, position and distance (where the mean distance is largest, and that), directed, p, q
+        (Benjamini-Hochberg over heads).
+
+    Raises:
+        ValueError: if shapes do not match, or a value is not finite.
+    """
+    if active.ndim != 5 or active.shape[3] != len(positions):
+        raise ValueError(
+            f"active: expected shape (pair, layer, head, {len(positions)} positions, key), got {active.shape}"
+        )
+    n, heads, places = len(active), active.shape[1] * active.shape[2], active.shape[3]
+    if groups is not None and len(groups) != n:
+        raise ValueError(f"groups: expected a label for each of {n} pairs, got {len(groups)}")
+    labels = [0] * n if groups is None else groups
+    label = np.array([list(dict.fromkeys(labels)).index(g) for g in labels])
+    flips = np.vstack([np.ones(n), _flips(n, n_flips, seed)])
+    distance, directed, p = np.zeros((heads, places)), np.zeros(heads), np.zeros(heads)
+    sides = [side.reshape(n, heads, -1) for side in (active, control)]
+    for head in range(heads):
+        d = differences(*(side[:, head] for side in sides))
+        distance[head] = np.abs(d).reshape(n, places, -1).sum(-1).mean(0) / 2
+        moved = sum(np.abs(flips[:, label == g] @ d[label == g]) for g in range(label.max() + 1)) / (2 * n)
+        largest = moved.reshape(len(flips), places, -1).sum(-1).max(-1)
+        directed[head], p[head] = largest[0], permutation_p(largest[0], largest[1:])
+    best = distance.argmax(-1)
+    return head_index(*active.shape[1:3]).assign(
+        position=[positions[b] for b in best],
+        distance=distance.max(-1),
+        directed=directed,
         p=p,
         q=stats.false_discovery_control(p),
     )
