@@ -233,3 +233,16 @@ def test_no_bos_token(loaded: Callable[..., Any], by_hf: Callable[..., Any], rec
         model.tokenizer.bos_token = had
     assert "BOS" not in record.prompts[0].positions
     assert torch.equal(record.rows, recorded("qwen2", "float32", False).rows)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_fingerprint_is_of_the_models_own_weights(
+    name: str, folder_of: Callable[[str], Path], loaded: Callable[..., Any]
+) -> None:
+    """The wrapper's names and additions do not count: hashed are the tensors of transformers' own state dict."""
+    from helpers.models import fingerprint
+
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(folder_of(name)).state_dict()
+    found = fingerprint._weights(loaded(name))
+    assert found.keys() == theirs.keys()
+    assert all(torch.equal(found[key], theirs[key]) for key in theirs)

@@ -34,7 +34,7 @@ def fingerprint(model: TransformerBridge) -> str:
     for name, tensor in sorted(_weights(model).items()):
         if tensor.is_meta:
             raise ValueError(f"model: expected all weights in memory, got {name} offloaded; load without device_map")
-        place = (tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride())
+        place = (tensor.device, tensor.data_ptr(), tensor.shape)
         if place not in seen:
             seen.add(place)
             found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
@@ -43,8 +43,16 @@ def fingerprint(model: TransformerBridge) -> str:
 
 
 def _weights(model: TransformerBridge) -> dict[str, Tensor]:
-    """Parameters and persistent buffers by the names that transformers gives them, whatever wraps them."""
-    return {
+    """Parameters and persistent buffers by the names that transformers gives them.
+
+    The wrapper holds the same tensors under more names, and adds biases of zero; a model of the same configuration
+    without storage knows which names are transformers' own.
+    """
+    inner = model.original_model
+    with torch.device("meta"):
+        names = set(type(inner)(inner.config).state_dict())
+    found = {
         ".".join(part for part in name.split(".") if part != "_original_component"): tensor
-        for name, tensor in model.original_model.state_dict(keep_vars=True).items()
+        for name, tensor in inner.state_dict(keep_vars=True).items()
     }
+    return {name: found[name] for name in names & found.keys()}
