@@ -19,7 +19,9 @@ from helpers.scores.evidence import Evidence, HeadScore, gather
 from helpers.statistics.ranking import rank_heads
 from helpers.statistics.shifts import head_index
 
-__all__ = ["SCORES", "Evidence", "HeadScore", "Score", "compare", "gather", "scan_positions"]
+__all__ = [
+    "SCORES", "Evidence", "HeadScore", "Score", "compare", "evaluate", "gather", "rank_scores", "scan_positions", "score_heads",
+]  # fmt: skip
 
 
 def compare(
@@ -32,8 +34,46 @@ def compare(
 ) -> pd.DataFrame:
     """Rank the heads by every score: one row each, in the order of ``scores``; none is dropped.
 
+    `rank_scores` of `score_heads`; the table is described there.
+    """
+    chosen = SCORES if scores is None else scores
+    return rank_scores(*score_heads(evidence, chosen), circuit, chosen, n_permutations=n_permutations, seed=seed)
+
+
+def score_heads(evidence: Evidence, scores: Mapping[str, Score] | None = None) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Every score of every head.
+
+    Returns:
+        (values, reasons): one row a head (layer, head, and a column a score, NaN where it is not defined); and for each score that
+        the model or the prompts do not allow at all, why, in one sentence.
+    """
+    values, reasons = head_index(*evidence.shape), {}
+    for name, score in (SCORES if scores is None else scores).items():
+        value, reason = evaluate(score, evidence)
+        values[name] = value.ravel()
+        if reason:
+            reasons[name] = reason
+    return values, reasons
+
+
+def rank_scores(
+    values: pd.DataFrame,
+    reasons: Mapping[str, str],
+    circuit: Circuit,
+    scores: Mapping[str, Score] | None = None,
+    *,
+    n_permutations: int = 20_000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """How each score ranks the heads of a circuit above the others.
+
     A head for which a score is not defined ranks like 0. A score that the model or the prompts do not allow at all is
     NaN in every column that it would have filled, and ``reason`` says why in one sentence.
+
+    Args:
+        values, reasons: what `score_heads` returns.
+        circuit: the heads that matter.
+        scores: the scores to rank by, columns of ``values``.
 
     Returns:
         Columns auroc, low, high (95 % bootstrap interval over heads), within (within-layer AUROC), within_p,
@@ -43,22 +83,19 @@ def compare(
     Raises:
         ValueError: if the circuit belongs to a model of another shape.
     """
-    if (circuit.n_layers, circuit.n_heads) != evidence.shape:
-        raise ValueError(
-            f"circuit: expected heads of a model of shape {evidence.shape} (layers, heads), got {circuit.name!r}"
-        )
-    heads = head_index(*evidence.shape)
-    inside = np.array([head in set(circuit.heads) for head in zip(heads.layer, heads["head"], strict=True)])
+    shape = int(values.layer.max()) + 1, int(values["head"].max()) + 1
+    if (circuit.n_layers, circuit.n_heads) != shape:
+        raise ValueError(f"circuit: expected heads of a model of shape {shape} (layers, heads), got {circuit.name!r}")
+    members = set(circuit.heads)
+    inside = np.array([head in members for head in zip(values.layer, values["head"], strict=True)])
     rows = {}
     for name, score in (SCORES if scores is None else scores).items():
-        value, reason = evaluate(score, evidence)
-        ranked = _row(value, inside, heads.layer, n_permutations, seed) if not reason else dict.fromkeys(_RANKS, np.nan)
-        rows[name] = ranked | {
-            "passes": score.cost(inside.size),
-            "needs": score.needs,
-            "unit": score.unit,
-            "reason": reason,
-        }
+        reason = reasons.get(name, "")
+        ranked = dict.fromkeys(_RANKS, np.nan)
+        if not reason:
+            ranked = _row(values[name].to_numpy(), inside, values.layer, n_permutations, seed)
+        about = {"passes": score.cost(inside.size), "needs": score.needs, "unit": score.unit, "reason": reason}
+        rows[name] = ranked | about
     table = pd.DataFrame.from_dict(rows, orient="index")
     table.attrs["base_rate"] = float(inside.mean())
     return table
@@ -81,8 +118,8 @@ def evaluate(score: Score, evidence: Evidence) -> tuple[HeadScore, str]:
 _RANKS = ("auroc", "low", "high", "within", "within_p", "average_precision")
 
 
-def _row(value: HeadScore, inside: np.ndarray, layer: Any, n_permutations: int, seed: int) -> dict[str, float]:
-    flat = np.nan_to_num(value).ravel()
+def _row(value: np.ndarray, inside: np.ndarray, layer: Any, n_permutations: int, seed: int) -> dict[str, float]:
+    flat = np.nan_to_num(value)
     r = rank_heads(flat, inside, layer, n_permutations=n_permutations, seed=seed)
     numbers = (r.auroc, r.low, r.high, r.within_auroc, r.within_p, float(average_precision_score(inside, flat)))
     return dict(zip(_RANKS, numbers, strict=True))
