@@ -17,19 +17,18 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from helpers.attention.capture import record_attention
-from helpers.comparison import SCORES, evaluate, gather
+from helpers.comparison import gather, score_heads
 from helpers.models.circuits import find_circuit, fit_to_model, task_accuracy
 from helpers.models.load import load_model
 from helpers.models.roles import head_roles
 from helpers.prompts.fit import VARIANTS, fit_task
 from helpers.prompts.ioi import abc_prompts, ioi_prompts
-from helpers.statistics.shifts import head_index
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
 FOLDER = Path(__file__).parent
-TASKS = ("ioi", "repeated", "agreement")
+TASKS = ("ioi", "repeated", "agreement", "ownership")
 #: Pairs on which heads are patched, and other pairs on which they are scored.
 PAIRS, TRUTH_SEED, SCORE_SEED = 40, 0, 1
 #: Pairs whose attention rows ship.
@@ -43,38 +42,51 @@ def examination(model: TransformerBridge, out: Path) -> None:
     rows = []
     for bos in (*_bos_choices(model), None):
         tokens: dict[str, Any] = {"prepend_bos": False} if bos is None else {"bos": bos}
-        for task in (*TASKS, "ownership", "greater_than"):
+        for task in (*TASKS, "greater_than"):
             for options in VARIANTS[task]:
-                fitted = fit_task(task, model.tokenizer, EXAMINED, **tokens, **options)
-                accuracy, top_1 = task_accuracy(model, (fitted.clean, fitted.corrupt), **tokens)
                 form = ", ".join(f"{name} {value}" for name, value in options.items())
-                rows.append((bos or "none", task, form, fitted.length, accuracy, top_1))
-    columns = ["bos", "task", "form", "tokens", "accuracy", "top_1"]
+                try:
+                    fitted = fit_task(task, model.tokenizer, EXAMINED, **tokens, **options)
+                except ValueError as error:
+                    rows.append((bos or "none", task, form, 0, None, None, str(error)))
+                    continue
+                accuracy, top_1 = task_accuracy(model, (fitted.clean, fitted.corrupt), **tokens)
+                rows.append((bos or "none", task, form, fitted.length, accuracy, top_1, ""))
+    columns = ["bos", "task", "form", "tokens", "accuracy", "top_1", "reason"]
     _write(pd.DataFrame(rows, columns=columns), out / "examination.csv")
 
 
 def circuits(model: TransformerBridge, out: Path) -> None:
-    """The truth: every head patched in both directions, task by task."""
+    """The truth: every head patched in both directions, on each task that the model does."""
+    refused = {}
     for task in TASKS:
-        fitted = fit_to_model(model, task, PAIRS)
-        work = out / f"{task}.unfinished"
-        found = find_circuit(
-            model, (fitted.clean, fitted.corrupt), task=task, work=work, left_out=fitted.left_out, batch_size=PAIRS
-        )
+        try:
+            fitted = fit_to_model(model, task, PAIRS)
+            found = find_circuit(
+                model,
+                (fitted.clean, fitted.corrupt),
+                task=task,
+                work=out / f"{task}.unfinished",
+                left_out=fitted.left_out,
+                batch_size=PAIRS,
+            )
+        except ValueError as error:  # what can't be made for this tokenizer, or is not done by this model
+            refused[task] = str(error)
+            continue
         found.save(out / task)
+    (out / "refused.json").write_text(json.dumps(refused, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def values(model: TransformerBridge, out: Path) -> None:
-    """Every score of every head, task by task, on other pairs than the truth."""
+    """Every score of every head, on each measured task, from other pairs than the truth."""
     for task in TASKS:
+        if not (out / task).is_dir():
+            continue
         fitted = fit_to_model(model, task, PAIRS, seed=SCORE_SEED)
-        evidence = gather(model, fitted.clean, fitted.corrupt)
-        table, reasons = head_index(*evidence.shape), {}
-        for name, score in SCORES.items():
-            value, reasons[name] = evaluate(score, evidence)
-            table[name] = value.ravel()
+        table, reasons = score_heads(gather(model, fitted.clean, fitted.corrupt))
         _write(table, out / task / "scores.csv")
-        (out / task / "reasons.json").write_text(json.dumps({k: v for k, v in reasons.items() if v}, indent=1) + "\n")
+        text = json.dumps(reasons, indent=1, ensure_ascii=False)
+        (out / task / "reasons.json").write_text(text + "\n", encoding="utf-8")
 
 
 def roles(model: TransformerBridge, out: Path) -> None:
@@ -84,6 +96,7 @@ def roles(model: TransformerBridge, out: Path) -> None:
 
 def records(model: TransformerBridge, out: Path) -> None:
     """Attention rows of all positions: the post's prompts, and minimal pairs of IOI."""
+    (out / "records").mkdir(parents=True, exist_ok=True)
     fitted = fit_to_model(model, "ioi", RECORDED_PAIRS)
     sets = {"ioi": ioi_prompts(), "abc": abc_prompts(), "clean": fitted.clean, "corrupt": fitted.corrupt}
     for name, prompts in sets.items():
