@@ -20,7 +20,7 @@ OPTIONS := $(if $(MODEL),--model "$(MODEL)") $(if $(N),--n "$(N)") $(if $(ACTIVE
 
 # What a target with MODEL= needs beside the environment; and the same model where it is welcome, not needed.
 FOR_MODEL := $(if $(filter smollm2,$(MODEL)),$(SMOLLM2))
-TRY_SMOLLM2 = $(MAKE) --no-print-directory smollm2 || echo "SmolLM2 could not be fetched: what needs it is skipped."
+TRY_SMOLLM2 = $(MAKE) --no-print-directory smollm2 2>/dev/null || echo "SmolLM2 could not be fetched: what needs it is skipped."
 
 help:            ## what there is
 	@grep -E '^[a-z0-9-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/: .*## /\t/' | expand -t 16
