@@ -20,6 +20,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "prompts.tokens": ["readout_ids", "tokenize"],
         "models.load": ["ModelUnavailable", "load_model"],
         "models.patching": ["head_effects", "patch_heads"],
+        "models.changes": ["HeadChanges", "record_changes"],
         "models.outputs": ["HeadOutputs", "output_change", "record_outputs"],
         "models.attribution": ["attribute_heads"],
         "models.paths": ["edge_effects", "patch_paths"],
