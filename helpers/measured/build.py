@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,12 +37,12 @@ RECORDED_PAIRS = 32
 EXAMINED = 200
 
 
-def examination(model: TransformerBridge, out: Path) -> None:
+def examination(model: TransformerBridge, out: Path, tasks: Sequence[str]) -> None:
     """Accuracy on every task in each of its forms, for each choice of BOS."""
     rows = []
     for bos in (*_bos_choices(model), None):
         tokens: dict[str, Any] = {"prepend_bos": False} if bos is None else {"bos": bos}
-        for task in (*TASKS, "greater_than"):
+        for task in (*tasks, "greater_than"):
             for options in VARIANTS[task]:
                 form = ", ".join(f"{name} {value}" for name, value in options.items())
                 try:
@@ -56,10 +56,10 @@ def examination(model: TransformerBridge, out: Path) -> None:
     _write(pd.DataFrame(rows, columns=columns), out / "examination.csv")
 
 
-def circuits(model: TransformerBridge, out: Path) -> None:
+def circuits(model: TransformerBridge, out: Path, tasks: Sequence[str]) -> None:
     """The truth: every head patched in both directions, on each task that the model does."""
     refused = {}
-    for task in TASKS:
+    for task in tasks:
         try:
             fitted = fit_to_model(model, task, PAIRS)
             found = find_circuit(
@@ -77,9 +77,9 @@ def circuits(model: TransformerBridge, out: Path) -> None:
     (out / "refused.json").write_text(json.dumps(refused, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def values(model: TransformerBridge, out: Path) -> None:
+def values(model: TransformerBridge, out: Path, tasks: Sequence[str]) -> None:
     """Every score of every head, on each measured task, from other pairs than the truth."""
-    for task in TASKS:
+    for task in tasks:
         if not (out / task).is_dir():
             continue
         fitted = fit_to_model(model, task, PAIRS, seed=SCORE_SEED)
@@ -89,12 +89,12 @@ def values(model: TransformerBridge, out: Path) -> None:
         (out / task / "reasons.json").write_text(text + "\n", encoding="utf-8")
 
 
-def roles(model: TransformerBridge, out: Path) -> None:
+def roles(model: TransformerBridge, out: Path, tasks: Sequence[str]) -> None:
     """Every head's behaviour, and the roles that it gives."""
     _write(head_roles(model), out / "roles.csv")
 
 
-def records(model: TransformerBridge, out: Path) -> None:
+def records(model: TransformerBridge, out: Path, tasks: Sequence[str]) -> None:
     """Attention rows of all positions: the post's prompts, and minimal pairs of IOI."""
     (out / "records").mkdir(parents=True, exist_ok=True)
     fitted = fit_to_model(model, "ioi", RECORDED_PAIRS)
@@ -104,7 +104,7 @@ def records(model: TransformerBridge, out: Path) -> None:
         record.save(out / "records" / f"{name}.safetensors", compact=True)
 
 
-STEPS: dict[str, Callable[[TransformerBridge, Path], None]] = {
+STEPS: dict[str, Callable[[TransformerBridge, Path, Sequence[str]], None]] = {
     "examination": examination,
     "circuits": circuits,
     "values": values,
@@ -129,6 +129,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="short name of the model, which is also its folder")
     parser.add_argument("--steps", nargs="+", choices=[*STEPS, "card"], default=[*STEPS, "card"])
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS)
     parser.add_argument("--out", type=Path, help="default: beside this file")
     args = parser.parse_args()
     out = args.out or FOLDER / args.model
@@ -136,7 +137,7 @@ def main() -> None:
         model = load_model(args.model)
         for name in args.steps:
             if name in STEPS:
-                STEPS[name](model, out)
+                STEPS[name](model, out, args.tasks)
     if "card" in args.steps:
         from helpers.measured import card
 
