@@ -15,7 +15,7 @@ from helpers.reference.measured import MeasuredCircuit, measured_circuit
 from helpers.statistics.effects import THRESHOLD
 
 #: The forward-only score that was named before it was judged (see the protocol in smollm2/PROTOCOL.md).
-NAMED = "output change, furthest position"
+NAMED = "output change, all positions"
 
 
 @cache
