@@ -1,4 +1,4 @@
-"""Roles by behaviour: a model with all six roles set by hand, random models with none, and plain loops by transformers."""
+"""Roles by behaviour: a model with six roles set by hand, random models with none, plain loops by transformers."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def folder_of(words: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[
 
 @pytest.fixture(scope="module")
 def loaded(folder_of: Callable[[str], Path]) -> Callable[[str], Any]:
-    """`load_model` of it, once each, with the demo tokenizer (transformers reads its files as another one for Qwen 2)."""
+    """`load_model` of it, once each, with the demo tokenizer (its files are read as another one for Qwen 2)."""
 
     @cache
     def load(name: str) -> Any:
@@ -117,7 +117,7 @@ class ByHand:
         self.model.transformer.wpe.weight[:, P] = torch.eye(32)
 
     def head(self, layer: int, head: int, *, q: Any = (), k: Any = (), v: Any = (), o: Any = ()) -> None:
-        """Set blocks of a head's maps: (from, to, matrix) each; queries, keys and values read the stream, o writes it."""
+        """Set blocks of a head's maps: (from, to, matrix) each; q, k and v read the stream, o writes it."""
         attention = self.model.transformer.h[layer].attn
         for part, blocks in enumerate((q, k, v)):
             weight = attention.c_attn.weight[:, 128 * part + 64 * head :][:, :64]
@@ -256,7 +256,7 @@ def hooks_of(model: Any) -> dict[str, int]:
 def test_attention_scores_equal_plain_loops(
     name: str, first: int | None, loaded: Callable[[str], Any], folder_of: Callable[[str], Path], words: Any
 ) -> None:
-    """Weight by weight of output_attentions: to t - 1, t - P, t - P + 1 for every t of the second half, and their nulls."""
+    """Weight by weight of output_attentions: to t - 1, t - P, t - P + 1 for t in the second half, and their nulls."""
     period, n = 6, 3
     found = on_random_tokens(loaded(name), first=first, period=period, n=n, batch_size=2, progress=False)
     repeated, shuffled = (
@@ -325,7 +325,7 @@ def plain_answers(model: Any, name: str, layer: int, head: int, v: Tensor, sign:
 def test_copying_equals_a_plain_loop(
     name: str, loaded: Callable[[str], Any], folder_of: Callable[[str], Path], pairs: Pairs, monkeypatch: Any
 ) -> None:
-    """Head by head with transformers' own modules, grouped queries and a norm after attention included; top 100 of 301."""
+    """Head by head by transformers' modules, with grouped queries and a norm after attention; top 100 of 301."""
     monkeypatch.setattr(copying_module, "TOP", 100)
     given = MinimalPairs(loaded(name), *pairs)
     found = copying(loaded(name), given.clean, given.at("IO"), progress=False)
@@ -409,7 +409,7 @@ def made_up(**scores: float) -> pd.DataFrame:
     ],
 )
 def test_both_threshold_and_null_must_be_exceeded(role: str, scores: dict[str, float], nulls: str) -> None:
-    """Just above the threshold gives the role, just below none; and none if any of its nulls is as high as its score."""
+    """Just above the threshold gives the role, just below none; nor does a score no higher than its null."""
     assert (ATTENTION, COPYING) == (0.4, 0.5)
     if nulls == "low":
         assert list(assign_roles(made_up(**scores))) == [role]
@@ -429,7 +429,7 @@ def test_s_inhibition_needs_attention_and_effect() -> None:
 
 
 def test_circuit_roles() -> None:
-    """Each head under its first role in the order of the rules, heads without one last; the result makes a `Circuit`."""
+    """Each head under its first role in the order of the rules, those without one last; it makes a `Circuit`."""
     table = pd.DataFrame(
         {
             "layer": [0, 0, 1, 1],

@@ -23,8 +23,8 @@ from helpers.statistics.shifts import head_index
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
-#: Mean attention above which a head is said to attend there: the detectors of the ARENA course, for heads of the current,
-#: the previous and the first token. (Wang et al. report means of 0.59 for name movers and 0.51 for S-inhibition heads.)
+#: Mean attention above which a head is said to attend there, as in the ARENA course's detectors of heads for the current,
+#: previous and first token. (Wang et al. report means of 0.59 for name movers and 0.51 for S-inhibition heads.)
 ATTENTION = 0.4
 
 #: Share of names above which a head is said to copy. Wang et al. report above 0.95 for name movers and below 0.2 for an
@@ -92,8 +92,8 @@ def head_roles(
 
     Args:
         model: what `load_model` returns.
-        pairs: (clean, corrupt), IOI minimal pairs of one length that name IO, S1 and S2; default: ``n`` pairs that fit the
-            tokenizer (`helpers.prompts.fit.fit_task`).
+        pairs: (clean, corrupt), IOI minimal pairs of one length that name IO, S1 and S2; default: ``n`` pairs that fit
+            the tokenizer (`helpers.prompts.fit.fit_task`).
         n: number of those pairs.
         period, n_sequences: length of a half, and number of random sequences.
         batch_size: prompts a forward pass in path patching.
@@ -143,6 +143,12 @@ def inhibition(
     """Effect of each head through the movers, as a share of the gap: its paths to them, one at a time, summed.
 
         s_inhibition = sum over movers of mean(clean - patched) / mean(clean - corrupt)
+
+    Args:
+        pairs: as `head_roles`.
+        candidates, movers: ``(layer, head)`` of senders and receivers.
+        seed: of the bootstrap.
+        options: of `patch_paths`.
 
     Returns:
         One row a candidate with a mover in a later layer: layer, head, s_inhibition and its 95 % bootstrap interval
