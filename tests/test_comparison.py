@@ -270,17 +270,20 @@ def test_gather_goes_on_without_pairs(tiny: Any) -> None:
     assert "answer and a foil" in table.reason["|d direct logit attribution|"]
 
 
+@pytest.mark.parametrize("kind", [RuntimeError, ValueError])
 @pytest.mark.parametrize("fails", ["record_changes", "attribute_heads"])
-def test_gather_goes_on_if_a_part_fails(fails: str, tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gather_goes_on_if_a_part_fails(
+    fails: str, kind: type[Exception], tiny: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An error in one part is that part's reason, with its kind; the rest is measured."""
 
     def fail(*args: Any, **kwargs: Any) -> None:
-        raise RuntimeError("no such hook\nand more")
+        raise kind("no such hook\nand more")
 
     monkeypatch.setattr(f"helpers.scores.evidence.{fails}", fail)
     found = gather(tiny, *minimal_pairs(3), expensive=True)
     name = {"record_changes": "changes", "attribute_heads": "attribution"}[fails]
-    assert found.reasons == {name: "model: RuntimeError in a forward pass: no such hook"}
+    assert found.reasons == {name: f"model: {kind.__name__} in a forward pass: no such hook"}
     assert getattr(found, name) is None
     assert found.patching is not None
     assert found.outputs_active is not None

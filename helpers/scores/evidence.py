@@ -157,9 +157,13 @@ def gather(
 
 
 def _sentence(error: Exception) -> str:
-    """An error in one line; where it is not one of our own sentences, with its kind."""
+    """An error in one line; where it is not one of our own sentences (a library's), with its kind."""
     text = (str(error).strip().splitlines() or [""])[0]
-    return text if isinstance(error, ValueError) else f"model: {type(error).__name__} in a forward pass: {text}"
+    return (
+        text
+        if isinstance(error, ValueError) and "expected" in text
+        else f"model: {type(error).__name__} in a forward pass: {text}"
+    )
 
 
 def _largest(effects: pd.DataFrame, shape: tuple[int, int]) -> HeadScore:
