@@ -72,15 +72,30 @@ def test_equals_autograd(tiny_folder: Path, pairs: Any, found: np.ndarray) -> No
             np.testing.assert_allclose(found[layer, :, pair], expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("at", ["corrupt", "clean"])
 @pytest.mark.parametrize(("layer", "head"), [(0, 1), (1, 3), (2, 0)])
-def test_is_a_derivative(layer: int, head: int, tiny_folder: Path, pairs: Any, found: np.ndarray) -> None:
-    """(LD(z + e dz) - LD(z - e dz)) / 2e of one head with dz = z_clean - z_corrupt, at the corrupt run."""
+def test_is_a_derivative(layer: int, head: int, at: Any, tiny: Any, tiny_folder: Path, pairs: Any) -> None:
+    """(LD(z + e dz) - LD(z - e dz)) / 2e of one head with dz = z_clean - z_corrupt, at either run."""
+    found = attribute_heads(tiny, pairs[0][:1], pairs[1][:1], at=at, progress=False)[layer, head, 0]
     hand = ByHand(tiny_folder, pairs[0][0], pairs[1][0])
     move = (hand.run(0)[1][layer] - hand.run(1)[1][layer]).detach()
     move[..., : 8 * head] = move[..., 8 * head + 8 :] = 0
-    up, down = (hand.run(1, {layer: sign * 1e-4 * move})[0].item() for sign in (1, -1))
-    assert found[layer, head, 0] == pytest.approx((up - down) / 2e-4, abs=1e-4)
-    assert abs(found[layer, head, 0]) > 1e-3
+    side = ("clean", "corrupt").index(at)
+    up, down = (hand.run(side, {layer: sign * 1e-4 * move})[0].item() for sign in (1, -1))
+    assert found == pytest.approx((up - down) / 2e-4, abs=1e-4)
+    assert abs(found) > 1e-3
+
+
+def test_slope_at_the_clean_run_estimates_noising(tiny: Any, pairs: Any) -> None:
+    """Exchanging the sides (with the same answers) exchanges the runs and the sign: at="clean" is -(at="corrupt")."""
+    from dataclasses import replace
+
+    clean, corrupt = pairs
+    named = [replace(x, answer=c.answer, foil=c.foil) for c, x in zip(clean, corrupt, strict=True)]
+    there = attribute_heads(tiny, clean, corrupt, at="clean", progress=False)
+    back = attribute_heads(tiny, named, clean, at="corrupt", progress=False)
+    np.testing.assert_allclose(there, -back, atol=1e-5)
+    assert not np.allclose(there, attribute_heads(tiny, clean, corrupt, progress=False), atol=1e-3)
 
 
 def test_agrees_with_activation_patching() -> None:
@@ -131,3 +146,5 @@ def test_refusals(tiny: Any, pairs: Any) -> None:
         attribute_heads(tiny, clean, corrupt[:-1])
     with pytest.raises(ValueError, match="clean: expected prompts with an answer and a foil"):
         attribute_heads(tiny, [Prompt("Mary saw")], [Prompt("John saw")])
+    with pytest.raises(ValueError, match='at: expected "corrupt" or "clean", got \'both\''):
+        attribute_heads(tiny, clean, corrupt, at="both")

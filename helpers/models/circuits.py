@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,7 @@ import torch
 from tqdm.auto import tqdm
 
 from helpers.attention.capture import run_settings
+from helpers.folders import Kept, kept_in
 from helpers.models.attribution import attribute_heads
 from helpers.models.fingerprint import fingerprint
 from helpers.models.forward import forward
@@ -54,7 +55,7 @@ def find_circuit(
 
     1. Run both sides. A model that does not do the task is refused here, before anything is patched.
     2. Patch every head in both directions (`patch_heads`, `head_effects`).
-    3. Patch each causal head at each named position alone (denoising): it acts where at least half of its effect is.
+    3. Patch each causal head at each named position alone: it acts where it has at least half of its effect.
 
     Args:
         model: what `load_model` returns.
@@ -62,52 +63,61 @@ def find_circuit(
         task: what the table says it is.
         screen: patch only the heads whose effect, estimated by attribution patching in both directions, is above this
             share of the gap (`SCREEN`, a quarter of the causal threshold, is a good value); default: every head.
-        work: a folder in which finished layers are kept, so that a run that was killed goes on; it is emptied at the end.
+        work: a folder in which finished layers are kept, so that a run that was stopped goes on; it is removed at the end.
         min_accuracy: smallest share of clean prompts with a readout above 0.
         batch_size: prompts a forward pass.
         prepend_bos, bos: as `record_attention`.
         left_out: sentences for the record: which prompts were not used, and why.
 
     Raises:
-        ValueError: if the sides can't be paired, the model does not do the task, or the sides do not differ in it.
+        ValueError: if the sides can't be paired or are one pair, the model does not do the task, the sides do not differ in
+            it, or ``work`` holds something else.
     """
-    clean, corrupt = pairs
-    tokens = {"prepend_bos": prepend_bos, "bos": bos}
-    minimal = MinimalPairs(model, clean, corrupt, **tokens)
+    tokens: dict[str, Any] = {"prepend_bos": prepend_bos, "bos": bos}
+    if not 0 <= min_accuracy <= 1:
+        raise ValueError(f"min_accuracy: expected a share from 0 to 1, got {min_accuracy}")
+    minimal = MinimalPairs(model, *pairs, **tokens)
+    if len(minimal) < 2:
+        raise ValueError(f"pairs: expected at least 2, for intervals over pairs, got {len(minimal)}")
     stored = StoredPairs(minimal, batch_size=batch_size)
     _check_task(stored, task, min_accuracy)
-    weights = fingerprint(model)
-    estimates = _estimates(model, pairs, stored, batch_size=batch_size, progress=progress, **tokens) if screen else None
-    heads = check_heads("heads", _above(estimates, screen, model.cfg.n_heads), model.cfg.n_layers, model.cfg.n_heads)
-    key = _key(weights, minimal, run_settings(model, prepend_bos, bos))
-    with _kept_in(work, key) as folder:
-        run = _patch(stored, heads, folder, progress)
-    table = head_effects(run)
-    table["acts_at"] = _where(stored, table, progress)
-    if estimates is not None:
-        table = table.assign(**estimates)
+    weights, settings = fingerprint(model), run_settings(model, prepend_bos, bos)
+    with kept_in(work, _key(weights, minimal, settings, screen)) as kept:
+        columns: dict[str, np.ndarray] = {}
+        if screen is not None:
+            columns = _estimates(model, pairs, stored, kept, batch_size=batch_size, progress=progress, **tokens)
+        heads = _above(columns, screen, model.cfg.n_layers, model.cfg.n_heads)
+        table = head_effects(_patch(stored, heads, kept, progress))
+        table["acts_at"] = _where(stored, table, kept, progress)
     about = {
         "format": FORMAT,
         "model": model.cfg.model_name,
         "weights": weights,
         "task": task,
-        "pairs": len(minimal),
-        "tokens": minimal.clean.shape[1],
-        "settings": run_settings(model, prepend_bos, bos),
-        "accuracy": float((stored.clean > 0).mean()),
-        "top_1": float(stored.is_top.mean()),
-        "clean": float(stored.clean.mean()),
-        "corrupt": float(stored.corrupt.mean()),
-        "gap": float((stored.clean - stored.corrupt).mean()),
-        "readout": minimal.readout,
+        **_about_runs(stored),
+        "settings": settings,
         "threshold": THRESHOLD,
         "screened_above": screen,
         "heads_patched": len(heads),
         "left_out": list(left_out),
         "versions": {name: version(name) for name in ("torch", "transformers", "transformer_lens")},
-        "prompts": [{"clean": c.text, "corrupt": x.text} for c, x in zip(clean, corrupt, strict=True)],
+        "prompts": [{"clean": c.text, "corrupt": x.text} for c, x in zip(*pairs, strict=True)],
     }
-    return MeasuredCircuit(table, about)
+    return MeasuredCircuit(table.assign(**columns), about)
+
+
+def _about_runs(stored: StoredPairs) -> dict[str, Any]:
+    """The unpatched runs in numbers."""
+    return {
+        "pairs": len(stored.clean),
+        "tokens": stored.pairs.clean.shape[1],
+        "accuracy": float((stored.clean > 0).mean()),
+        "top_1": float(stored.is_top.mean()),
+        "clean": float(stored.clean.mean()),
+        "corrupt": float(stored.corrupt.mean()),
+        "gap": float((stored.clean - stored.corrupt).mean()),
+        "readout": stored.pairs.readout,
+    }
 
 
 def _check_task(stored: StoredPairs, task: str, min_accuracy: float) -> None:
@@ -124,99 +134,78 @@ def _check_task(stored: StoredPairs, task: str, min_accuracy: float) -> None:
 
 
 def _estimates(
-    model: TransformerBridge, pairs: tuple[Sequence[Prompt], Sequence[Prompt]], stored: StoredPairs, **options: Any
+    model: TransformerBridge,
+    pairs: tuple[Sequence[Prompt], Sequence[Prompt]],
+    stored: StoredPairs,
+    kept: Kept,
+    *,
+    batch_size: int,
+    **options: Any,
 ) -> dict[str, np.ndarray]:
     """Effects of all heads, estimated by attribution patching in both directions, as columns of the table."""
-    gap = (stored.clean - stored.corrupt).mean()
-    found = {}
-    for way, at in (("denoising", "corrupt"), ("noising", "clean")):
-        estimate = attribute_heads(model, *pairs, at=at, **options | {"batch_size": min(50, options["batch_size"])})  # type: ignore[arg-type]
-        found[f"attribution_{way}"] = (estimate.mean(-1) / gap).ravel()
-    return found
+    gap, size = (stored.clean - stored.corrupt).mean(), min(50, batch_size)
+
+    def estimate(at: Literal["corrupt", "clean"]) -> np.ndarray:
+        return attribute_heads(model, *pairs, at=at, batch_size=size, **options).mean(-1).ravel() / gap
+
+    return {
+        "attribution_denoising": kept.get("attribution-denoising", lambda: estimate("corrupt")),
+        "attribution_noising": kept.get("attribution-noising", lambda: estimate("clean")),
+    }
 
 
-def _above(estimates: dict[str, np.ndarray] | None, screen: float | None, n_heads: int) -> list[Head] | None:
-    """The heads to patch: those above the screen in either direction, or all (None)."""
-    if estimates is None:
-        return None
+def _above(estimates: dict[str, np.ndarray], screen: float | None, n_layers: int, n_heads: int) -> list[Head]:
+    """The heads to patch: those estimated above the screen in either direction, or all."""
+    if screen is None:
+        return check_heads("heads", None, n_layers, n_heads)
     largest = np.abs(list(estimates.values())).max(0)
     return [(int(i) // n_heads, int(i) % n_heads) for i in np.flatnonzero(largest > screen)]
 
 
-def _patch(stored: StoredPairs, heads: Sequence[Head], folder: Path | None, progress: bool) -> PatchingRun:
-    """Patch heads layer by layer, taking from the folder what an earlier run left there."""
+def _patch(stored: StoredPairs, heads: Sequence[Head], kept: Kept, progress: bool) -> PatchingRun:
+    """Patch heads layer by layer, but for the layers that an earlier run has done."""
     config = stored.pairs.model.cfg
     denoised, noised = (np.full((config.n_layers, config.n_heads, len(stored.clean)), np.nan) for _ in range(2))
-    bar = tqdm(total=len(heads), desc="patching", unit="head", disable=not progress)
-    for layer, some in by_layer(heads):
-        path = folder and folder / f"layer-{layer:03}.npy"
-        if path and path.exists():
-            found = np.load(path)
-        else:
-            found = np.stack([stored.denoise(layer, some), stored.noise(layer, some)])
-            if path:
-                part = path.with_suffix(".part")
-                with part.open("wb") as file:
-                    np.save(file, found)
-                part.replace(path)
-        denoised[layer, some], noised[layer, some] = found
-        bar.update(len(some))
-    bar.close()
+
+    def both_ways(layer: int, some: list[int]) -> np.ndarray:
+        return np.stack([stored.denoise(layer, some), stored.noise(layer, some)])
+
+    with tqdm(total=len(heads), desc="patching", unit="head", disable=not progress) as bar:
+        for layer, some in by_layer(heads):
+            denoised[layer, some], noised[layer, some] = kept.get(f"layer-{layer:03}", partial(both_ways, layer, some))
+            bar.update(len(some))
     return PatchingRun(stored.clean, stored.corrupt, denoised, noised)
 
 
-def _where(stored: StoredPairs, table: pd.DataFrame, progress: bool) -> pd.Series:
-    """Position at which each causal head has at least half of its effect alone, else "in between".
+def _where(stored: StoredPairs, table: pd.DataFrame, kept: Kept, progress: bool) -> pd.Series:
+    """Position at which each causal head has at least half of its effect alone, else "in between"; "" for the others.
 
     The effect is that of denoising, or of noising for a head that is causal in that direction alone.
     """
-    causal = table[table.causal]
-    positions, gap = stored.pairs.positions(), (stored.clean - stored.corrupt).mean()
-    alone = pd.DataFrame(np.nan, index=causal.index, columns=list(positions))
-    whole = causal.denoising.where(is_causal(causal.assign(noising=0.0)), causal.noising)
-    bar = tqdm(total=len(causal), desc="positions", unit="head", disable=not progress)
-    for row in causal.itertuples():
-        denoises = whole[row.Index] == row.denoising
-        for position in positions:
-            at, head = stored.pairs.at(position), [row.head]
-            moved = (
-                stored.denoise(row.layer, head, at) - stored.corrupt
-                if denoises
-                else stored.clean - stored.noise(row.layer, head, at)
-            )
-            alone.loc[row.Index, position] = moved.mean() / gap
-        bar.update()
-    bar.close()
-    share = alone.div(whole, axis=0)
+    names = list(stored.pairs.positions())
+    gap = (stored.clean - stored.corrupt).mean()
+    denoises = is_causal(table.assign(noising=0.0))
     where = pd.Series("", index=table.index)
-    if len(causal):
-        where[causal.index] = share.idxmax(axis=1).where(share.max(axis=1) >= 0.5, "in between")
+
+    def alone(layer: int, head: int, way: str) -> np.ndarray:
+        """The head's effect at each position alone."""
+        places = [stored.pairs.at(name) for name in names]
+        if way == "denoising":
+            return np.array([(stored.denoise(layer, [head], at) - stored.corrupt).mean() for at in places]) / gap
+        return np.array([(stored.clean - stored.noise(layer, [head], at)).mean() for at in places]) / gap
+
+    for i in tqdm(np.flatnonzero(table.causal), desc="positions", unit="head", disable=not progress):
+        layer, head = int(table.layer[i]), int(table["head"][i])
+        way = "denoising" if denoises[i] else "noising"
+        shares = kept.get(f"positions-{layer:03}-{head:03}", partial(alone, layer, head, way)) / table[way][i]
+        where[i] = names[shares.argmax()] if shares.max() >= 0.5 else "in between"
     return where
 
 
-def _key(weights: str, pairs: MinimalPairs, settings: dict[str, Any]) -> str:
-    """What a kept layer depends on."""
-    text = json.dumps([weights, pairs.clean.tolist(), pairs.corrupt.tolist(), pairs.answers, settings])
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-@contextmanager
-def _kept_in(work: str | Path | None, key: str) -> Iterator[Path | None]:
-    """A folder for the layers of one measurement; those of another are refused, its own are removed at the end."""
-    if work is None:
-        yield None
-        return
-    folder, mark = Path(work), Path(work, "key")
-    if folder.exists() and (not mark.exists() or mark.read_text() != key):
-        raise ValueError(
-            f"work: expected a new folder or that of the same measurement, got {str(work)!r}, left by another; remove it"
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    mark.write_text(key)
-    yield folder
-    for path in (*folder.glob("layer-*"), mark):
-        path.unlink()
-    folder.rmdir()
+def _key(weights: str, pairs: MinimalPairs, settings: dict[str, Any], screen: float | None) -> str:
+    """What kept parts depend on."""
+    ids = pairs.clean.tolist(), pairs.corrupt.tolist()
+    return hashlib.sha256(json.dumps([weights, ids, pairs.answers, settings, screen]).encode()).hexdigest()
 
 
 def task_accuracy(

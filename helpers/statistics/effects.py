@@ -40,6 +40,8 @@ def shares_of_gap(
     """
     if gap.mean() == 0:
         raise ValueError("run: expected clean and corrupt runs of different mean logit difference, got a mean gap of 0")
+    if not len(moved):
+        return np.zeros(0), np.zeros(0), np.zeros(0)
     interval = stats.bootstrap(
         (moved, np.broadcast_to(gap, moved.shape)),
         lambda m, g, axis: m.mean(axis) / g.mean(axis),
