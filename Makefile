@@ -3,7 +3,7 @@
 #   make test    every test
 #   make run MODEL=smollm2   the same on a real language model (fetched once: 93 MB, and 0.5 GB in the user's cache)
 .DEFAULT_GOAL := help
-.PHONY: help run reproduce test lab notebooks bench lint demo-model smollm2 badges clean
+.PHONY: help run circuit reproduce test lab notebooks bench lint demo-model smollm2 badges clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -14,9 +14,11 @@ BROWSER := $(VENV)/.browser
 SMOLLM2 := $(VENV)/.smollm2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-# make run MODEL=gpt2-small N=100 ACTIVE=active.txt CONTROL=control.txt OUT=folder RECORD=folder
+# make run MODEL=gpt2-small N=100 ACTIVE=active.txt CONTROL=control.txt OUT=folder RECORD=folder CIRCUIT=folder
 OPTIONS := $(if $(MODEL),--model "$(MODEL)") $(if $(N),--n "$(N)") $(if $(ACTIVE),--active "$(ACTIVE)") \
-           $(if $(CONTROL),--control "$(CONTROL)") $(if $(RECORD),--record "$(RECORD)") $(if $(OUT),--out "$(OUT)")
+           $(if $(CONTROL),--control "$(CONTROL)") $(if $(RECORD),--record "$(RECORD)") $(if $(OUT),--out "$(OUT)") \
+           $(if $(CIRCUIT),--circuit "$(CIRCUIT)") $(if $(TASK),--task "$(TASK)") $(if $(SCREEN),--screen) \
+           $(if $(MIN_ACCURACY),--min-accuracy "$(MIN_ACCURACY)")
 
 # What a target with MODEL= needs beside the environment; and the same model where it is welcome, not needed.
 FOR_MODEL := $(if $(filter smollm2,$(MODEL)),$(SMOLLM2))
@@ -25,8 +27,11 @@ TRY_SMOLLM2 = $(MAKE) --no-print-directory smollm2 2>/dev/null || echo "SmolLM2 
 help:            ## what there is
 	@grep -E '^[a-z0-9-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/: .*## /\t/' | expand -t 16
 
-run: $(READY) $(FOR_MODEL)  ## the experiment: MODEL= N= ACTIVE= CONTROL= RECORD= OUT=
+run: $(READY) $(FOR_MODEL)  ## the experiment: MODEL= N= ACTIVE= CONTROL= RECORD= CIRCUIT= OUT=
 	@$(BIN)/python -m helpers run $(OPTIONS)
+
+circuit: $(READY) $(FOR_MODEL)  ## the heads that cause a model's answers: MODEL= TASK= N= SCREEN=1 MIN_ACCURACY= OUT=
+	@$(BIN)/python -m helpers circuit $(OPTIONS)
 
 reproduce: $(READY)  ## GPT-2 small against every published figure: MODEL= RECORD= OUT=
 	@$(BIN)/python -m helpers reproduce $(OPTIONS)

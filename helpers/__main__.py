@@ -9,16 +9,16 @@ from pathlib import Path
 
 from helpers.attention.capture import record_attention, tokenize_for
 from helpers.attention.record import AttentionRecord
-from helpers.experiment import analyse
+from helpers.experiment import analyse, asks_ioi, check_shape
 from helpers.folders import check_folder, whole_folder
 from helpers.models.circuits import REQUIRED_ACCURACY, SCREEN, find_circuit, fit_to_model
 from helpers.models.load import ModelUnavailable, load_model
 from helpers.prompts.fit import TASK_NAMES
 from helpers.prompts.ioi import abc_prompts, ioi_prompts
 from helpers.prompts.prompt import Prompt
-from helpers.reference.circuits import IOI_POST
+from helpers.reference.circuits import IOI_POST, Circuit
 from helpers.reference.demo import circuit_of
-from helpers.reference.measured import ABOUT
+from helpers.reference.measured import ABOUT, MeasuredCircuit, measured_circuit
 from helpers.reference.measured import FORMAT as MEASURED
 from helpers.results import SIDES, check_out, load_records, save_results
 from helpers.scorecard import as_text, scorecard, summary
@@ -38,9 +38,11 @@ def main(argv: list[str] | None = None) -> int:
 def run(args: argparse.Namespace) -> int:
     """The experiment: two prompt sets through a model (or two saved records), to a report and a results folder."""
     check_out(args.out)
-    records = load_records(args.record) if args.record else _measure(args)
+    given = _circuit_named(args.circuit) if args.circuit else None
+    records = load_records(args.record) if args.record else _measure(args, given)
     active, control = (record.at("END") for record in records)
-    experiment = analyse(active, control, None if args.active else circuit_of(active.model))
+    known = (measured_circuit(active.model) or circuit_of(active.model)) if asks_ioi(active, control) else None
+    experiment = analyse(active, control, given or known)
     print(report(experiment))
     print(f"written to {save_results(experiment, args.out, records=records)}/")
     return 0
@@ -63,31 +65,58 @@ def reproduce(args: argparse.Namespace) -> int:
 def circuit(args: argparse.Namespace) -> int:
     """Causal heads of a model on a task: prompts that suit its tokenizer, accuracy, patching, to a table that ``run`` takes."""
     check_folder(args.out, ABOUT, MEASURED)
+    if args.task not in TASK_NAMES:
+        raise ValueError(f"task: expected one of {', '.join(TASK_NAMES)}, got {args.task!r}")
+    if args.n < 2:
+        raise ValueError(f"n: expected at least 2 pairs, for intervals over pairs, got {args.n}")
+    work = args.out.with_name(args.out.name + ".unfinished")
+    try:
+        found = _find(args, work)
+    except KeyboardInterrupt:
+        left = (
+            f"finished layers are in {work}/: the same command goes on from there"
+            if work.is_dir()
+            else "nothing is kept"
+        )
+        print(f"stopped; {left}", file=sys.stderr)
+        return 130
+    with whole_folder(args.out) as folder:
+        found.save(folder)
+        (folder / "report.txt").write_text(circuit_report(found), encoding="utf-8")
+    scores = f"make run MODEL={args.model} CIRCUIT={args.out}"
+    print(f"{circuit_report(found)}\nwritten to {args.out}/; {scores} scores with it")
+    return 0
+
+
+def _find(args: argparse.Namespace, work: Path) -> MeasuredCircuit:
     model = load_model(args.model)
     fitted = fit_to_model(model, args.task, args.n)
-    found = find_circuit(
+    return find_circuit(
         model,
         (fitted.clean, fitted.corrupt),
         task=args.task,
         screen=SCREEN if args.screen else None,
-        work=args.out.with_name(args.out.name + ".unfinished"),
+        work=work,
         min_accuracy=args.min_accuracy,
         left_out=fitted.left_out,
     )
-    with whole_folder(args.out) as folder:
-        found.save(folder)
-        (folder / "report.txt").write_text(circuit_report(found), encoding="utf-8")
-    print(f"{circuit_report(found)}written to {args.out}/; score an experiment with it: make run CIRCUIT={args.out}")
-    return 0
 
 
-def _measure(args: argparse.Namespace) -> tuple[AttentionRecord, AttentionRecord]:
+def _circuit_named(text: str) -> Circuit | MeasuredCircuit:
+    """A circuit by the name of a model that has one, or of a model and a task ("demo", "smollm2/repeated"), or by its folder."""
+    model, _, task = text.partition("/")
+    return measured_circuit(model, task or "ioi") or circuit_of(text) or MeasuredCircuit.load(text)
+
+
+def _measure(
+    args: argparse.Namespace, circuit: Circuit | MeasuredCircuit | None
+) -> tuple[AttentionRecord, AttentionRecord]:
     if bool(args.active) != bool(args.control):
         raise ValueError("active, control: expected both prompt files or neither, got one")
-    prompts: list[list[Prompt | str]] = (
-        [_read(args.active), _read(args.control)] if args.active else [[*ioi_prompts(args.n)], [*abc_prompts(args.n)]]
-    )
+    prompts = [_read(args.active, "active"), _read(args.control, "control")] if args.active else _shipped(args.n)
     model = load_model(args.model)
+    if circuit:
+        check_shape(circuit, model.cfg.n_layers, model.cfg.n_heads)
     for name, side in zip(SIDES, prompts, strict=True):
         try:
             tokenize_for(model, side)
@@ -95,6 +124,13 @@ def _measure(args: argparse.Namespace) -> tuple[AttentionRecord, AttentionRecord
             raise ValueError(f"{name} set, {error}") from None
     active, control = (record_attention(model, side, readout=not args.active) for side in prompts)
     return active, control
+
+
+def _shipped(n: int) -> list[list[Prompt | str]]:
+    """The post's two sets."""
+    if n < 2:
+        raise ValueError(f"n: expected at least 2 prompts in each set, for a spread over prompts, got {n}")
+    return [[*ioi_prompts(n)], [*abc_prompts(n)]]
 
 
 def _measure_everywhere(name: str) -> tuple[AttentionRecord, AttentionRecord]:
@@ -106,12 +142,15 @@ def _measure_everywhere(name: str) -> tuple[AttentionRecord, AttentionRecord]:
     return active, control
 
 
-def _read(path: Path) -> list[Prompt | str]:
+def _read(path: Path, name: str) -> list[Prompt | str]:
     """Prompts of a text file, one a line."""
     try:
-        return list(path.read_text(encoding="utf-8-sig").splitlines())
+        lines: list[Prompt | str] = [*path.read_text(encoding="utf-8-sig").splitlines()]
     except UnicodeDecodeError:
         raise ValueError(f"{path}: expected a text file in UTF-8, one prompt a line") from None
+    if len(lines) < 2:
+        raise ValueError(f"{name}: expected at least 2 prompts, for a spread over prompts, {path} has {len(lines)}")
+    return lines
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -124,6 +163,9 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--active", type=Path, help="text file, one prompt a line, instead of the IOI set")
     one.add_argument("--control", type=Path, help="text file, one prompt a line, instead of the ABC set")
     one.add_argument("--record", type=Path, help="replay the records of an earlier results folder; no model is loaded")
+    one.add_argument(
+        "--circuit", help="heads to score with: a folder that the command circuit wrote, or a model's name"
+    )
     one.add_argument("--out", type=Path, default=Path("results"), help="folder of the results")
     two = commands.add_parser(
         "reproduce", help="compare GPT-2 small with the published result", description=reproduce.__doc__
@@ -135,7 +177,7 @@ def _parser() -> argparse.ArgumentParser:
     three = commands.add_parser("circuit", help="find the heads that cause the answer", description=circuit.__doc__)
     three.set_defaults(command=circuit)
     three.add_argument("--model", default="demo", help="as of run")
-    three.add_argument("--task", default="ioi", choices=sorted(TASK_NAMES), help="which contrast (default: ioi)")
+    three.add_argument("--task", default="ioi", help=f"one of {', '.join(TASK_NAMES)} (default: ioi)")
     three.add_argument("--n", type=int, default=32, help="pairs of prompts (default: 32)")
     three.add_argument("--screen", action="store_true", help="patch only the heads that attribution patching points at")
     three.add_argument(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from helpers.attention.record import AttentionRecord
 from helpers.diagnostics.distances import DISTANCES
@@ -13,12 +15,16 @@ from helpers.diagnostics.heads import HeadDiagnostics, diagnose
 from helpers.diagnostics.shapes import SHAPES, shape_shift
 from helpers.prompts.tokens import compare_notes
 from helpers.reference.circuits import Circuit
+from helpers.reference.measured import MeasuredCircuit
 from helpers.statistics.coupling import Coupling, correlations, couple_heads
+from helpers.statistics.effects import OTHER_THRESHOLDS, is_causal
 from helpers.statistics.ranking import Ranking, rank_heads
-from helpers.statistics.shifts import head_shifts, head_tests
+from helpers.statistics.shifts import head_shifts, head_tests, smallest_p
 
 #: The two scores whose ranking of heads is the question.
 SCORES = {"|dKL|": "d_kl", "|dchi|": "d_chi"}
+#: A head shifts if its false-discovery rate is below this.
+Q = 0.05
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,9 @@ class Experiment:
             over prompts (``_p``, ``_q``); then the mean shift of every other number in `SHAPES` (``d_max_weight``, …)
             and, where the two sets are matched prompt by prompt, mean distances of rows (`DISTANCES`; else NaN).
         circuit: the heads that are known to matter, or None.
-        rankings: for each of `SCORES`, how it ranks circuit heads; empty without a circuit.
+        rankings: for each of `SCORES`, how it ranks circuit heads; empty without a circuit, or with fewer than two heads on
+            either side.
+        other_rankings: of a measured circuit, the same by other thresholds of the causal rule (`OTHER_THRESHOLDS`).
         correlations: over heads, as post 2 lists them.
         coupling: cross-head correlations of per-prompt KL.
         notes: what a reader should know before any number.
@@ -49,15 +57,20 @@ class Experiment:
     correlations: pd.Series
     coupling: Coupling
     notes: list[str] = field(default_factory=list)
+    other_rankings: Mapping[float, dict[str, Ranking]] = field(default_factory=dict)
 
 
-def analyse(active: AttentionRecord, control: AttentionRecord, circuit: Circuit | None = None) -> Experiment:
+def analyse(
+    active: AttentionRecord, control: AttentionRecord, circuit: Circuit | MeasuredCircuit | None = None
+) -> Experiment:
     """Compare two records of one model, head by head, at the query position they hold.
 
     Raises:
         ValueError: if the records hold different positions, other models, or rows with a single visible key; or if
             the circuit belongs to a model of another shape.
     """
+    measured = circuit if isinstance(circuit, MeasuredCircuit) else None
+    circuit = circuit.circuit() if isinstance(circuit, MeasuredCircuit) else circuit
     _check(active, control, circuit)
     sides = diagnose(active), diagnose(control)
     table = pd.concat([_head_table(*sides, circuit), _further_columns(active, control)], axis=1)
@@ -68,16 +81,86 @@ def analyse(active: AttentionRecord, control: AttentionRecord, circuit: Circuit 
         kl_chi_control=sides[1],
         table=table,
         circuit=circuit,
-        rankings=rank_scores(table) if circuit else {},
+        rankings=_rank_if_possible(table, table.in_circuit),
         correlations=correlations(table),
         coupling=couple_heads(sides[0].kl, sides[1].kl),
-        notes=compare_notes(active.prompts, control.prompts),
+        notes=[
+            *compare_notes(active.prompts, control.prompts),
+            *_notes(active, control),
+            *_circuit_notes(active, control, measured),
+        ],
+        other_rankings=_rank_by_other_rules(table, measured) if measured else {},
     )
+
+
+def asks_ioi(active: AttentionRecord, control: AttentionRecord) -> bool:
+    """Whether the two sets are the post's: IOI prompts against ABC prompts."""
+    sides = [{p.prompt.template for p in record.prompts} for record in (active, control)]
+    return sides[0] <= {"ABBA", "BABA"} and sides[1] == {"ABC"}
+
+
+def check_shape(circuit: Circuit | MeasuredCircuit, n_layers: int, n_heads: int) -> None:
+    """Refuse a circuit of a model of another shape."""
+    shape = circuit.shape if isinstance(circuit, MeasuredCircuit) else (circuit.n_layers, circuit.n_heads)
+    if shape != (n_layers, n_heads):
+        raise ValueError(
+            f"circuit: expected heads of a model of shape {(n_layers, n_heads)} (layers, heads), got {circuit.name!r} of "
+            f"shape {shape}"
+        )
 
 
 def rank_scores(table: pd.DataFrame) -> dict[str, Ranking]:
     """How each of `SCORES` ranks the heads that the table marks as in the circuit."""
     return {name: rank_heads(table[column].abs(), table.in_circuit, table.layer) for name, column in SCORES.items()}
+
+
+def _rank_if_possible(table: pd.DataFrame, in_circuit: ArrayLike) -> dict[str, Ranking]:
+    """`rank_scores`, or nothing where a side has fewer than two heads."""
+    inside = np.count_nonzero(in_circuit)
+    return rank_scores(table.assign(in_circuit=in_circuit)) if 2 <= inside <= len(table) - 2 else {}
+
+
+def _rank_by_other_rules(table: pd.DataFrame, measured: MeasuredCircuit) -> dict[float, dict[str, Ranking]]:
+    return {t: _rank_if_possible(table, is_causal(measured.table, t)) for t in OTHER_THRESHOLDS}
+
+
+def _notes(active: AttentionRecord, control: AttentionRecord) -> list[str]:
+    """What these prompts can't show, whatever the heads do."""
+    ids = [[p.ids for p in record.prompts] for record in (active, control)]
+    said = []
+    if sorted(ids[0]) == sorted(ids[1]):
+        said.append("Both sets hold the same prompts: nothing can shift between them.")
+    for name, side in zip(("active", "control"), ids, strict=True):
+        if len(set(side)) == 1:
+            said.append(f"The {name} prompts are all alike: intervals and tests over prompts say nothing about others.")
+    counts, n_heads = (len(ids[0]), len(ids[1])), active.n_layers * active.n_heads
+    p = smallest_p(*counts)
+    if p * n_heads >= Q:
+        needed = int(p * n_heads / Q) + 1
+        what = f"needs {needed} heads that do" if needed <= n_heads else "can't be reached"
+        said.append(
+            f"With {counts[0]} and {counts[1]} prompts a head that shifts as clearly as can be has p = {p:.2g}: q < {Q} over "
+            f"{n_heads} heads {what}."
+        )
+    return said
+
+
+def _circuit_notes(active: AttentionRecord, control: AttentionRecord, measured: MeasuredCircuit | None) -> list[str]:
+    """Where a measured circuit is from, if that is not where these records are from."""
+    if measured is None:
+        return []
+    model, task, said = measured.about["model"], measured.about["task"], []
+    if model != active.model:
+        said.append(f"The circuit was measured on the model {model!r}, the prompts were run on {active.model!r}.")
+    if not asks_ioi(active, control):
+        said.append(
+            f"The circuit was measured on the task {task!r}: whether these prompts ask the same can't be seen here."
+        )
+    elif task != "ioi":
+        said.append(f"The circuit was measured on the task {task!r}, and these are IOI prompts.")
+    if measured.about["screened_above"] is not None:
+        said.append("The circuit was screened by attribution patching: heads that it misjudges count as others.")
+    return said
 
 
 def _head_table(active: HeadDiagnostics, control: HeadDiagnostics, circuit: Circuit | None) -> pd.DataFrame:
@@ -137,8 +220,7 @@ def _check(active: AttentionRecord, control: AttentionRecord, circuit: Circuit |
         left, right = getattr(active, what), getattr(control, what)
         if left != right:
             raise ValueError(f"control: expected the same {what} as the active record, {left!r}, got {right!r}")
-    shape = (active.n_layers, active.n_heads)
-    if circuit and (circuit.n_layers, circuit.n_heads) != shape:
-        raise ValueError(f"circuit: expected heads of a model of shape {shape} (layers, heads), got {circuit.name!r}")
+    if circuit:
+        check_shape(circuit, active.n_layers, active.n_heads)
     if bool((active.visible().sum(-1) < 2).any() or (control.visible().sum(-1) < 2).any()):
         raise ValueError("active, control: a row with one visible key has no normalised KL; ask for a later position")

@@ -19,6 +19,7 @@ from helpers.experiment import Experiment
 from helpers.folders import check_folder, whole_folder
 from helpers.plots.figures import draw_all
 from helpers.plots.style import RC
+from helpers.statistics.ranking import Ranking
 from helpers.wording import report
 
 SIDES = ("active", "control")
@@ -97,10 +98,15 @@ def _statistics(experiment: Experiment) -> dict:
         "settings": experiment.active.settings,
         "prompts": {"active": len(experiment.active.prompts), "control": len(experiment.control.prompts)},
         "circuit": experiment.circuit and {"name": experiment.circuit.name, "source": experiment.circuit.source},
-        "rankings": {score: _without_nan(asdict(r)) for score, r in experiment.rankings.items()},
+        "rankings": _as_dict(experiment.rankings),
+        "other_rankings": {f"{t:.0%}": _as_dict(rankings) for t, rankings in experiment.other_rankings.items()},
         "correlations": _without_nan(experiment.correlations.to_dict()),
         "notes": experiment.notes,
     }
+
+
+def _as_dict(rankings: Mapping[str, Ranking]) -> dict[str, dict]:
+    return {score: _without_nan(asdict(r)) for score, r in rankings.items()}
 
 
 def _without_nan(numbers: dict[str, float]) -> dict[str, float | None]:

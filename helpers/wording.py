@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 
 from helpers.attention.record import AttentionRecord
-from helpers.experiment import Experiment
+from helpers.experiment import SCORES, Experiment, Q, asks_ioi
 from helpers.reference import published
+from helpers.reference.demo import circuit_of
 from helpers.reference.measured import MeasuredCircuit
 from helpers.statistics.effects import DIRECTIONS, OTHER_THRESHOLDS, THRESHOLD
 from helpers.statistics.ranking import Ranking
@@ -141,8 +142,57 @@ def correlation_table(experiment: Experiment) -> pd.DataFrame:
 
 def _ranking_text(experiment: Experiment) -> str:
     if experiment.circuit is None:
-        return "No circuit is known for this model: heads can be looked at, but not scored."
-    return ranking_table(experiment.rankings).to_string() + f"\n(circuit: {experiment.circuit.source})"
+        return f"Heads can be looked at, but not scored. {_no_circuit(experiment)}"
+    if not experiment.rankings:
+        return f"{_too_few(experiment)}\n(circuit: {experiment.circuit.source})"
+    text = ranking_table(experiment.rankings).to_string() + f"\n(circuit: {experiment.circuit.source})"
+    if not experiment.other_rankings:
+        return text
+    other = thresholds_table(experiment).to_string(index=False)
+    return f"{text}\n\nHow far that depends on the threshold ({THRESHOLD:.0%} is the one that counts):\n{other}"
+
+
+def thresholds_table(experiment: Experiment) -> pd.DataFrame:
+    """AUROCs of both scores by each threshold of the causal rule, of a measured circuit, as printed strings."""
+    by_rule = dict(sorted({**experiment.other_rankings, THRESHOLD: experiment.rankings}.items()))
+    rows = []
+    for threshold, rankings in by_rule.items():
+        first = next(iter(rankings.values()), None)
+        row = {
+            "more than": f"{threshold:.0%} of the gap",
+            "heads": str(first.n_circuit) if first else "too few",
+            "layer alone": f"{first.layer_auroc:.2f}" if first else "-",
+        }
+        for score in SCORES:
+            r = rankings.get(score)
+            row[f"{score} AUROC"] = f"{r.auroc:.2f} ({r.low:.2f} to {r.high:.2f})" if r else "-"
+            row[f"within layers{' ' * (score == '|dchi|')}"] = (
+                f"{r.within_auroc:.2f} (p {r.within_p:.2g})" if r else "-"
+            )
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _no_circuit(experiment: Experiment) -> str:
+    """Why there is no circuit to score with, and what gives one."""
+    model = experiment.active.model
+    if circuit_of(model) is None:
+        return (
+            f"No circuit is known for this model: make circuit MODEL={model} TASK=ioi measures one, and "
+            f"make run MODEL={model} CIRCUIT=results-circuit scores with it."
+        )
+    if asks_ioi(experiment.active, experiment.control):
+        return "No circuit was given, though one is known for this model."
+    return (
+        f"The circuit that is known for this model is of the task IOI, and these are other prompts: CIRCUIT={model} scores with "
+        "it all the same."
+    )
+
+
+def _too_few(experiment: Experiment) -> str:
+    """A circuit that can't be ranked."""
+    inside = int(experiment.table.in_circuit.sum())
+    return f"The circuit has {inside} of {len(experiment.table)} heads: a ranking needs at least two on either side."
 
 
 def circuit_report(measured: MeasuredCircuit) -> str:
@@ -162,7 +212,7 @@ def circuit_report(measured: MeasuredCircuit) -> str:
         + "at other thresholds: "
         + ", ".join(f"{count} at {name}" for name, count in counts.items() if name != f"{THRESHOLD:.0%}"),
     ]
-    if about["screened_above"]:
+    if about["screened_above"] is not None:
         lines.append(
             f"NOTE  {about['heads_patched']} heads were patched: those that attribution patching puts above "
             f"{about['screened_above']:.2%} of the gap. A head that it misjudges is missing."
@@ -183,13 +233,15 @@ def _effect(row: pd.Series, way: str) -> str:
 
 def answer(experiment: Experiment) -> str:
     """The question of the experiment, answered in plain words that follow from the numbers."""
-    moved = experiment.table[["d_kl_q", "d_chi_q"]].lt(0.05).sum()
+    moved = experiment.table[["d_kl_q", "d_chi_q"]].lt(Q).sum()
     seen = (
         f"On {experiment.active.model}, {moved.d_kl_q} of {len(experiment.table)} heads shift their KL and {moved.d_chi_q} "
         "their chi between the two prompt sets (false-discovery rate below 5 %)."
     )
+    if experiment.circuit is None:
+        return f"{seen} Whether these are the heads that matter cannot be said. {_no_circuit(experiment)}"
     if not experiment.rankings:
-        return f"{seen} Whether these are the heads that matter cannot be said: no circuit is known for this model."
+        return f"{seen} {_too_few(experiment)}"
     return " ".join([seen, *(_verdict(score, r) for score, r in experiment.rankings.items())])
 
 

@@ -1,4 +1,4 @@
-"""``python -m helpers run``: the job on a tiny model, replays, and every unusable input as one sentence and status 2."""
+"""``python -m helpers``: the experiment and the circuit on small models, replays, and every unusable input as one sentence."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ from models import random_rows, toy_prompt
 import helpers.__main__ as command
 from helpers.__main__ import main
 from helpers.attention.record import AttentionRecord
+from helpers.measured.shipped import measured_tasks
+from helpers.models.patching import StoredPairs
 from helpers.prompts.ioi import abc_prompts, ioi_prompts
+from helpers.reference.measured import MeasuredCircuit
 from helpers.results import load_records
 
 
@@ -75,17 +78,38 @@ def test_defaults(loaded: list[str]) -> None:
 
 
 def test_own_prompts(loaded: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Two files, one prompt a line; another task than IOI, so no circuit even for a model that has one."""
+    """Two files, one prompt a line; what the heads of a model without a circuit do, and how few prompts these are."""
     active = write_prompts(tmp_path / "a.txt", ["Mary saw John in the park", "Kate saw Tom in the room"])
     control = write_prompts(tmp_path / "c.txt", ["Mary saw a dog in the park", "Kate saw a cat in the room"] * 2)
-    assert main(["run", "--model", "gpt2-small", "--active", active, "--control", control, "--out", "out"]) == 0
+    assert main(["run", "--model", "m", "--active", active, "--control", control, "--out", "out"]) == 0
     said = capsys.readouterr().out
-    assert "No circuit is known" in said
+    assert "No circuit is known for this model" in said
+    assert (
+        "NOTE  With 2 and 4 prompts a head that shifts as clearly as can be has p = 0.11: q < 0.05 over 12 heads can't be"
+        in said
+    )
     assert "NOTE  Control set: 2 of the 4 prompts repeat an earlier one" in said
     assert [p.prompt.text for p in load_records("out")[0].prompts] == [
         "Mary saw John in the park",
         "Kate saw Tom in the room",
     ]
+
+
+def test_own_prompts_on_a_model_with_a_circuit(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its circuit is known, but of another task; that is said, also of a replay, and CIRCUIT= scores all the same."""
+    assert main(["run", *_files(), "--out", "out"]) == 0
+    said = capsys.readouterr().out
+    assert "of the task IOI, and these are other prompts: CIRCUIT=demo scores with it all the same." in said
+    assert "No circuit is known" not in said
+    assert main(["run", "--record", "out", "--out", "again"]) == 0
+    assert capsys.readouterr().out == said.replace("to out/", "to again/")
+    assert main(["run", "--record", "out", "--circuit", "demo", "--out", "scored"]) == 0
+    said = capsys.readouterr().out
+    assert (
+        "NOTE  The circuit was measured on the task 'ioi': whether these prompts ask the same can't be seen here."
+        in said
+    )
+    assert "AUROC" in said.split("Do circuit heads shift more? (measured)")[1].split("GPT-2 small, as published")[0]
 
 
 def test_replay_needs_no_model(loaded: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -147,23 +171,26 @@ def _record(active: bytes | None) -> list[str]:
 
 
 REFUSED: dict[str, tuple[Callable[[], list[str]], str]] = {
-    "n = 0": (lambda: ["--n", "0"], "n: expected at least 1 prompt, got 0"),
+    "n = 0": (lambda: ["--n", "0"], "n: expected at least 2 prompts in each set, for a spread over prompts, got 0"),
     "n too large": (lambda: ["--n", "2000"], "n: 12 names and 7 frames make 1848 distinct prompts, got n = 2000"),
-    "n = 1": (lambda: ["--n", "1"], "active: expected at least 2 prompts"),
+    "n = 1": (lambda: ["--n", "1"], "n: expected at least 2 prompts in each set, for a spread over prompts, got 1"),
     "active alone": (lambda: _files()[:2], "active, control: expected both prompt files or neither, got one"),
     "control alone": (lambda: _files()[2:], "active, control: expected both prompt files or neither, got one"),
     "no such file": (lambda: ["--active", "a.txt", "--control", "a.txt"], "a.txt"),
     "folder as file": (lambda: ["--active", ".", "--control", "."], "'.'"),
-    "empty file": (lambda: _files(active=b""), "active set, prompts: expected at least one prompt, got none"),
+    "empty file": (lambda: _files(active=b""), "active: expected at least 2 prompts, for a spread over prompts, a.txt has 0"),
     "empty line": (lambda: _files(control=b"Mary saw\n\nKate saw\n"), "control set, prompt 2: expected a text, got an empty prompt"),
     "unknown word": (lambda: _files(active=b"Mary saw\nMary saw Zebulon\n"), "active set, prompt 2: the word 'Zebulon' is not in"),
-    "too long": (lambda: _files(control=b"Mary " * 70), "control set, prompt 1: expected at most 64 tokens"),
-    "one line": (lambda: _files(control=b"Mary saw\n"), "control: expected at least 2 prompts"),
+    "too long": (lambda: _files(control=b"Mary " * 70 + b"\nMary saw\n"), "control set, prompt 1: expected at most 64 tokens"),
+    "one line": (lambda: _files(control=b"Mary saw\n"), "control: expected at least 2 prompts, for a spread over prompts, c.txt has 1"),
     "not UTF-8": (lambda: _files(active="Zoë saw".encode("utf-16")), "a.txt: expected a text file in UTF-8, one prompt a line"),
     "Latin-1": (lambda: _files(active="Zoë saw".encode("latin-1")), "a.txt: expected a text file in UTF-8, one prompt a line"),
     "no record": (lambda: ["--record", "nowhere"], "path: no attention record at 'nowhere"),
     "record without files": (lambda: _record(None), "path: no attention record at 'old/records/active.safetensors'"),
     "broken record": (lambda: _record(b"x"), "path: expected an attention record of format attention-record/1, got 'old/records/active.safetensors'"),
+    "no circuit": (lambda: ["--circuit", "nowhere"], "circuit: expected a folder that make circuit wrote (heads.csv, circuit.json), got 'nowhere'"),
+    "results as circuit": (lambda: ["--circuit", _foreign()[1]], "circuit: expected a folder that make circuit wrote"),
+    "circuit of another shape": (lambda: ["--circuit", "gpt2-small"], "circuit: expected heads of a model of shape (3, 4) (layers, heads), got \"IOI, the post's 23\" of shape (12, 12)"),
     "foreign out": (_foreign, "out: expected a new folder or an earlier results folder, got 'thesis'"),
 }  # fmt: skip
 
@@ -187,7 +214,15 @@ def test_refuses(
 
 
 @pytest.mark.parametrize(
-    "given", [["--n", "0"], ["--n", "2000"], ["--active", "a.txt"], ["--active", "no.txt", "--control", "no.txt"]]
+    "given",
+    [
+        ["--n", "0"],
+        ["--n", "1"],
+        ["--n", "2000"],
+        ["--active", "a.txt"],
+        ["--active", "no.txt", "--control", "no.txt"],
+        ["--circuit", "nowhere"],
+    ],
 )
 def test_input_is_checked_before_a_model_is_loaded(given: list[str], loaded: list[str]) -> None:
     """What can be seen without a model is refused without one (loading may take minutes)."""
@@ -223,6 +258,132 @@ def test_as_a_process(tmp_path: Path) -> None:
         "error: model '/no/such/folder': there is no such folder; give a folder with config.json, or a hub name"
     ]
     assert list(tmp_path.iterdir()) == []
+
+
+# Scored with a circuit
+
+
+def test_scored_with_the_circuit_of_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    """From the folder that `circuit` wrote: its heads are the circuit's, and the report has all three label rules."""
+    assert main(["circuit", "--n", "12"]) == 0
+    found = MeasuredCircuit.load("results-circuit")
+    said = capsys.readouterr().out
+    assert said.startswith(Path("results-circuit/report.txt").read_text())
+    assert said.endswith("written to results-circuit/; make run MODEL=demo CIRCUIT=results-circuit scores with it\n")
+    for path in ("results-circuit", "results-circuit/heads.csv"):
+        assert main(["run", "--n", "6", "--circuit", path, "--out", "out"]) == 0
+        text = capsys.readouterr().out
+        assert "How far that depends on the threshold (5% is the one that counts)" in text
+        assert f"(circuit: {found.circuit().source})" in text
+        table = pd.read_csv("out/heads.csv")
+        assert table.in_circuit.tolist() == found.table.causal.tolist()
+        assert set(json.loads(Path("out/statistics.json").read_text())["other_rankings"]) == {"2%", "10%"}
+
+
+def test_shape_is_checked_before_anything_is_run(loaded: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The circuit of a 30 x 9 model on one of 3 x 4: refused with the model loaded, and no forward pass made."""
+    monkeypatch.setattr(command, "record_attention", lambda *args, **options: pytest.fail("run"))
+    assert main(["run", "--model", "m", "--circuit", "demo"]) == 2
+    assert loaded == ["m"]
+
+
+def test_circuits_by_name(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A model's name, and a name and a task, give the circuit that ships; a NOTE says that IOI is another task."""
+    assert main(["run", "--n", "12", "--out", "known"]) == 0
+    assert main(["run", "--n", "12", "--circuit", "demo", "--out", "named"]) == 0
+    assert Path("known/report.txt").read_text() == Path("named/report.txt").read_text()
+    capsys.readouterr()
+    for model, task in measured_tasks():
+        if model == "demo" and task != "ioi":
+            assert main(["run", "--record", "known", "--circuit", f"demo/{task}", "--out", "other"]) == 0
+            said = capsys.readouterr().out
+            assert f"NOTE  The circuit was measured on the task '{task}', and these are IOI prompts." in said
+
+
+# The circuit of a model
+
+
+CIRCUIT_REFUSED: dict[str, tuple[Callable[[], list[str]], str]] = {
+    "n = 0": (lambda: ["--n", "0"], "n: expected at least 2 pairs, for intervals over pairs, got 0"),
+    "n = 1": (lambda: ["--n", "1"], "n: expected at least 2 pairs, for intervals over pairs, got 1"),
+    "unknown task": (lambda: ["--task", "chess"], "task: expected one of ioi, repeated, ownership, agreement, greater_than, acronyms, got 'chess'"),
+    "too many pairs": (lambda: ["--n", "100000"], "task 'ioi': expected at least 100000 pairs of one length, this tokenizer makes"),
+    "no pairs of one length": (lambda: ["--task", "greater_than"], "task 'greater_than': expected at least 32 pairs of one length, this tokenizer makes 0"),
+    "accuracy": (lambda: [], "of the clean prompts, got"),
+    "no share": (lambda: ["--min-accuracy", "90"], "min_accuracy: expected a share from 0 to 1, got 90.0"),
+    "foreign out": (_foreign, "out: expected a new folder or an earlier results folder, got 'thesis'"),
+    "work of others": (lambda: [*_work(), "--min-accuracy", "0"], "work: expected a new folder or what an earlier run of the same measurement left, got 'results-circuit.unfinished'"),
+}  # fmt: skip
+
+
+def _work() -> list[str]:
+    Path("results-circuit.unfinished").mkdir()
+    Path("results-circuit.unfinished", "key").write_text("another")
+    return []
+
+
+@pytest.mark.parametrize(("arguments", "sentence"), CIRCUIT_REFUSED.values(), ids=CIRCUIT_REFUSED)
+def test_circuit_refuses(
+    arguments: Callable[[], list[str]], sentence: str, loaded: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As `run`: status 2, one sentence, nothing written or changed, and no head patched."""
+    given = arguments()
+    before = {path: path.is_file() and path.read_bytes() for path in Path().rglob("*")}
+    assert main(["circuit", "--model", "m", *given]) == 2
+    said = capsys.readouterr()
+    assert (said.out, said.err.count("\n")) == ("", 1)
+    assert said.err.startswith("error: ")
+    assert sentence in said.err
+    assert {path: path.is_file() and path.read_bytes() for path in Path().rglob("*")} == before
+    assert loaded == [] or not {"--n", "chess", "thesis"} & {*given} or "100000" in given
+
+
+def test_ctrl_c_keeps_the_finished_layers(
+    loaded: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Stopped by Ctrl-C: status 130 and where the layers are; the same command goes on, to the table of an unbroken run."""
+    given = ["circuit", "--model", "m", "--n", "6", "--min-accuracy", "0"]
+    assert main([*given, "--out", "unbroken"]) == 0
+    noise, calls = StoredPairs.noise, []
+
+    def stop(self: Any, *args: Any) -> Any:
+        calls.append(args)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return noise(self, *args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(StoredPairs, "noise", stop)
+        assert main([*given, "--out", "out"]) == 130
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said == "stopped; finished layers are in out.unfinished/: the same command goes on from there"
+    assert not Path("out").exists()
+    assert len([*Path("out.unfinished").glob("layer-*.npy")]) == 2
+    assert main([*given, "--out", "out"]) == 0
+    for name in ("heads.csv", "circuit.json", "report.txt"):
+        assert Path("out", name).read_bytes() == Path("unbroken", name).read_bytes()
+    assert sorted(os.listdir()) == ["out", "unbroken"]
+
+
+def test_ctrl_c_before_anything_is_kept(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Stopped while the model is loading: status 130, nothing to go on from."""
+
+    def load(name: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "load_model", load)
+    assert main(["circuit"]) == 130
+    assert capsys.readouterr().err == "stopped; nothing is kept\n"
+
+
+def test_screened_circuit(capsys: pytest.CaptureFixture[str]) -> None:
+    """--screen: heads below the bound are not patched, and report and run say so."""
+    assert main(["circuit", "--n", "12", "--screen", "--out", "c"]) == 0
+    found = MeasuredCircuit.load("c")
+    assert found.table.denoising.notna().sum() == found.about["heads_patched"] < 48
+    assert "A head that it misjudges is missing." in capsys.readouterr().out
+    assert main(["run", "--n", "6", "--circuit", "c", "--out", "out"]) == 0
+    assert "NOTE  The circuit was screened by attribution patching" in capsys.readouterr().out
 
 
 # The check of the published result

@@ -85,7 +85,7 @@ def test_without_a_circuit(planted: Any, uncharted: Any) -> None:
     assert set(uncharted.table.role) == {"unknown"}
     assert not uncharted.table.in_circuit.any()
     assert uncharted.table.d_kl.equals(planted.table.d_kl)
-    assert "no circuit is known for this model" in answer(uncharted)
+    assert "No circuit is known for this model" in answer(uncharted)
 
 
 def test_swapping_sides_flips_signs_and_keeps_rankings(planted: Any) -> None:
@@ -108,6 +108,34 @@ def test_sides_of_different_sizes_and_lengths_are_compared_with_a_note() -> None
     control = toy_record(random_rows(9, LAYERS, HEADS, 13))
     (note,) = analyse(active, control).notes
     assert "Active prompts have 15 tokens and control prompts 13" in note
+
+
+def test_equal_sets_are_said() -> None:
+    """The same prompts on both sides, in whatever order: nothing can shift, and the reader is told."""
+    side = toy_side(seed=1)
+    (note,) = analyse(side, side.subset(range(19, -1, -1))).notes
+    assert note == "Both sets hold the same prompts: nothing can shift between them."
+
+
+def test_prompts_that_are_all_alike_are_said() -> None:
+    """One prompt said 12 times is no spread over prompts."""
+    record = toy_side(seed=1, n=12)
+    alike = AttentionRecord([record.prompts[0]] * 12, record.rows, "END", "toy")
+    notes = analyse(alike, toy_side(seed=2, n=11)).notes
+    assert "Active set: 11 of the 12 prompts repeat an earlier one and are counted again." in notes
+    assert [note for note in notes if note.startswith("The active prompts are all alike")]
+    assert not [note for note in notes if note.startswith("The control prompts are all alike")]
+
+
+@pytest.mark.parametrize(
+    ("n", "m", "says"), [(2, 2, "can't be reached"), (5, 4, "needs 10 heads that do"), (9, 10, "")]
+)
+def test_too_few_prompts_are_said(n: int, m: int, says: str) -> None:
+    """p of complete separation x 24 heads / 0.05 = how many heads must shift so; (5, 4) gives 0.0200 x 24 / 0.05 = 9.6."""
+    notes = analyse(toy_side(seed=1, n=n), toy_record(toy_side(seed=2, n=m).rows, lengths=[KEYS] * m)).notes
+    few = [note for note in notes if note.startswith(f"With {n} and {m} prompts")]
+    assert len(few) == bool(says)
+    assert all(f"q < 0.05 over 24 heads {says}." in note for note in few)
 
 
 def _with_all(side: Any) -> Any:

@@ -82,7 +82,8 @@ def test_strongest_shifts_come_first(planted: Any) -> None:
 def test_report_without_a_circuit(uncharted: Any) -> None:
     """No ranking is printed, and the reason is; no measured AUROC appears."""
     text = report(uncharted)
-    assert "No circuit is known for this model: heads can be looked at, but not scored." in text
+    assert "Heads can be looked at, but not scored. No circuit is known for this model: make circuit MODEL=toy" in text
+    assert "make run MODEL=toy CIRCUIT=results-circuit scores with it." in text
     measured, _ = text.split("GPT-2 small, as published")
     assert "AUROC" not in measured
 
@@ -180,7 +181,7 @@ def test_statistics_are_strict_json(uncharted: Any, one_figure: None, tmp_path: 
 
     said = json.loads(text, parse_constant=refuse)
     assert said["correlations"]["dKL, dchi (circuit)"] is None
-    assert (said["rankings"], said["circuit"]) == ({}, None)
+    assert (said["rankings"], said["other_rankings"], said["circuit"]) == ({}, {}, None)
 
 
 def test_strict_json_without_a_shared_layer(planted: Any, one_figure: None, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from helpers.statistics.shifts import head_index, head_shifts, head_tests
+from helpers.statistics.shifts import head_index, head_shifts, head_tests, smallest_p
 
 
 def sides(n: tuple[int, int] = (20, 30), heads: tuple[int, int] = (2, 3), seed: int = 0) -> tuple[Any, Any]:
@@ -121,6 +121,17 @@ def test_p_is_mann_whitney_head_by_head() -> None:
     np.testing.assert_allclose(table.q, adjusted(table.p.to_numpy()), rtol=1e-12)
     moved = table.set_index(["layer", "head"]).q < 0.01
     assert list(moved[moved].index) == [(0, 1)]
+
+
+@pytest.mark.parametrize(("n", "m"), [(2, 2), (3, 5), (20, 30)])
+def test_smallest_p_is_that_of_sets_that_do_not_overlap(n: int, m: int) -> None:
+    """No two sets without equal values have a smaller p; sets that do not overlap have it, whatever their values."""
+    rng = np.random.default_rng(0)
+    apart = head_tests(rng.uniform(1, 2, (n, 1, 5)), rng.uniform(0, 1, (m, 1, 5))).p
+    np.testing.assert_allclose(apart, smallest_p(n, m))
+    mixed = head_tests(rng.normal(size=(n, 10, 10)), rng.normal(size=(m, 10, 10))).p
+    assert mixed.min() >= smallest_p(n, m) * (1 - 1e-12)
+    assert mixed.max() > smallest_p(n, m)
 
 
 def test_false_discovery_rates_by_hand() -> None:

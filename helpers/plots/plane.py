@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -95,7 +96,7 @@ def plot_shift_arrows(ax: Axes, table: pd.DataFrame, *, n: int | None = None, la
     return ax
 
 
-def _arrow(ax: Axes, row: pd.Series, *, colour: str, alpha: float = 1.0, width: float = 1.4) -> None:
+def _arrow(ax: Axes, row: Any, *, colour: str, alpha: float = 1.0, width: float = 1.4) -> None:
     ax.annotate(
         "", xy=(row.kl_active, row.chi_active), xytext=(row.kl_control, row.chi_control), zorder=4,
         arrowprops={"arrowstyle": "-|>,head_width=0.22,head_length=0.4", "color": colour, "alpha": alpha, "lw": width,

@@ -1,4 +1,4 @@
-"""The demo models' circuits: heads and paths that patching found causal, from the tables that ship with the weights."""
+"""Circuits that are known by a model's name; those of the demo models from the tables that ship with the weights."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from importlib import resources
 import pandas as pd
 
 from helpers.reference.circuits import IOI_POST, Circuit, from_roles
+from helpers.reference.measured import measured_circuit
 
 DEMO_SEEDS = {"demo": 0, "demo-seed-1": 1, "demo-seed-2": 2}
 
@@ -28,14 +29,18 @@ def _shipped(name: str, table: str) -> pd.DataFrame:
 
 
 def circuit_of(model: str) -> Circuit | None:
-    """The IOI circuit of a model by its name: the causal heads of a demo model, the post's 23 of GPT-2 small, or None."""
+    """The IOI circuit of a model by its name, or None.
+
+    The causal heads of a demo model, or of a model whose measurement ships (`measured_circuit`); the post's 23 of GPT-2 small.
+    """
     if model in DEMO_SEEDS:
         table = causal_heads(model)
         causal = table[table.causal].sort_values(["acts_at", "layer", "head"])
-        roles = ((f"acts at {row.acts_at}", (row.layer, row.head)) for row in causal.itertuples())
-        n_layers, n_heads = table.layer.max() + 1, table["head"].max() + 1
+        roles = ((f"acts at {row.acts_at}", (int(row.layer), int(row.head))) for row in causal.itertuples())
+        n_layers, n_heads = int(table.layer.max()) + 1, int(table["head"].max()) + 1
         source = "activation patching in both directions on minimal pairs; helpers/demo"
         return from_roles(f"causal heads of {model}", n_layers, n_heads, roles, source)
     if model in ("gpt2-small", "gpt2", "openai-community/gpt2"):
         return IOI_POST
-    return None
+    measured = measured_circuit(model)
+    return measured.circuit() if measured else None

@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from helpers.reference.circuits import Circuit, from_roles
-from helpers.statistics.effects import THRESHOLD, is_causal
+from helpers.statistics.effects import DIRECTIONS, THRESHOLD, is_causal
+from helpers.statistics.shifts import head_index
 
 FORMAT = "measured-circuit/1"
 TABLE, ABOUT = "heads.csv", "circuit.json"
+
+_EFFECTS = [f"{way}{bound}" for way in DIRECTIONS for bound in ("", "_low", "_high")]
 
 
 @dataclass(frozen=True)
@@ -36,21 +40,29 @@ class MeasuredCircuit:
     def name(self) -> str:
         return f"causal heads of {self.about['model']} ({self.about['task']})"
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Layers and heads of the model."""
+        return int(self.table.layer.max()) + 1, int(self.table["head"].max()) + 1
+
     def circuit(self, threshold: float = THRESHOLD) -> Circuit:
         """The causal heads at a threshold (`is_causal`), by the position at which they act."""
         causal = self.table[is_causal(self.table, threshold)]
-        where = causal.acts_at.fillna("").replace("", "unknown")
-        roles = ((f"acts at {at}", (row.layer, row.head)) for at, row in zip(where, causal.itertuples(), strict=True))
-        shape = int(self.table.layer.max()) + 1, int(self.table["head"].max()) + 1
+        roles = (
+            (_role(at), (int(layer), int(head)))
+            for at, layer, head in zip(causal.acts_at, causal.layer, causal["head"], strict=True)
+        )
         method = "activation patching in both directions"
+        if self.about["screened_above"] is not None:
+            method += " of the heads that attribution patching points at"
         source = f"{method}, {self.about['pairs']} pairs, more than {threshold:.0%} of the gap"
-        return from_roles(self.name, *shape, sorted(roles), source)
+        return from_roles(self.name, *self.shape, sorted(roles), source)
 
     def save(self, folder: str | Path) -> None:
-        """Write `TABLE` and `ABOUT` into a folder."""
+        """Write `TABLE` and `ABOUT` into a folder; `load` gives back the same numbers, bit by bit."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        self.table.to_csv(folder / TABLE, index=False, float_format="%.5f", lineterminator="\n")
+        self.table.to_csv(folder / TABLE, index=False, lineterminator="\n")
         (folder / ABOUT).write_text(json.dumps(dict(self.about), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
     @classmethod
@@ -64,16 +76,35 @@ class MeasuredCircuit:
         folder = folder if folder.is_dir() else folder.parent
         try:
             about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-            table = pd.read_csv(folder / TABLE, keep_default_na=False, na_values=[""])
-            if about["format"] != FORMAT or not {"layer", "head", "denoising", "noising", "causal", "acts_at"} <= {
-                *table
-            }:
+            table = pd.read_csv(
+                folder / TABLE,
+                keep_default_na=False,
+                na_values=dict.fromkeys(_EFFECTS, ""),
+            )
+            found = cls(table, about)
+            whole = head_index(*found.shape).equals(table[["layer", "head"]])
+            missing = {"causal", "acts_at", *_EFFECTS} - {*table} or {"model", "task", "pairs", "screened_above"} - {
+                *about
+            }
+            if about["format"] != FORMAT or missing or not whole:
                 raise ValueError
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             raise ValueError(
-                f"circuit: expected the results folder of a measured circuit ({TABLE}, {ABOUT}), got {str(path)!r}"
+                f"circuit: expected a folder that make circuit wrote ({TABLE}, {ABOUT}), got {str(path)!r}"
             ) from None
-        return cls(table, about)
+        return found
+
+
+def _role(acts_at: str) -> str:
+    """Role of a head by where it acts; that is not known of heads that the 5 % rule does not call causal."""
+    return {"": "acts somewhere", "in between": "acts in between"}.get(acts_at, f"acts at {acts_at}")
+
+
+def measured_circuit(model: str, task: str = "ioi") -> MeasuredCircuit | None:
+    """The measured circuit of a model on a task that ships with the package, by the model's short name; None if none does."""
+    root = Path(str(resources.files("helpers.measured")))
+    shipped = {(path.parts[-3], path.parts[-2]): path for path in root.glob(f"*/*/{ABOUT}")}
+    return MeasuredCircuit.load(shipped[model, task]) if (model, task) in shipped else None
 
 
 def missed(screened: MeasuredCircuit, full: MeasuredCircuit) -> pd.DataFrame:

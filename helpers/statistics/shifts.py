@@ -7,7 +7,9 @@ import pandas as pd
 from jaxtyping import Float
 from scipy import stats
 
-PerPrompt = Float[np.ndarray, "prompt layer head"]
+#: One diagnostic of one side, shape (prompt, layer, head). Both sides have the same heads, each its own number of
+#: prompts (jaxtyping does not compare a size whose name begins with an underscore).
+PerPrompt = Float[np.ndarray, "_prompt layer head"]
 
 
 def head_index(n_layers: int, n_heads: int) -> pd.DataFrame:
@@ -70,6 +72,12 @@ def head_tests(active: PerPrompt, control: PerPrompt) -> pd.DataFrame:
     p = stats.mannwhitneyu(*sides, alternative="two-sided", axis=0, method="asymptotic").pvalue
     p = np.where(np.isnan(p), 1.0, p)  # every prompt alike on both sides: nothing moved
     return head_index(*active.shape[1:]).assign(p=p, q=stats.false_discovery_control(p))
+
+
+def smallest_p(n_active: int, n_control: int) -> float:
+    """The p that `head_tests` gives where every active prompt lies above every control prompt (and no two are equal)."""
+    sides = range(n_control, n_control + n_active), range(n_control)
+    return float(stats.mannwhitneyu(*sides, alternative="two-sided", method="asymptotic").pvalue)
 
 
 def check_sides(active: PerPrompt, control: PerPrompt) -> None:
