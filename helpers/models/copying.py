@@ -88,7 +88,7 @@ def _written(
 ) -> Float[Tensor, "prompt head d_model"]:
     """What a layer's heads, each by itself, add to the residual stream; bias left out."""
     block = model.blocks[layer]
-    write = torch.einsum("phd,hdm->phm", z, block.attn.W_O.to(z))
+    write = torch.einsum("phd,hdm->phm", z, block.attn.W_O.to(z)).contiguous()  # else unembedded prompt by prompt
     norm = getattr(block, "ln1_post", None)
     return write if norm is None else norm(write)
 
@@ -98,7 +98,8 @@ def _logits(
 ) -> Float[Tensor, "prompt head vocabulary"]:
     """What the model would say if this alone were in the residual stream."""
     norm = getattr(model, "ln_final", None)
-    return model.unembed(write if norm is None else norm(write))
+    logits: Tensor = model.unembed(write if norm is None else norm(write))
+    return logits
 
 
 def _in_top(logits: Float[Tensor, "*batch vocabulary"], names: Int[Tensor, " name"]) -> Bool[Tensor, "*batch name"]:

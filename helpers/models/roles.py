@@ -23,8 +23,8 @@ from helpers.statistics.shifts import head_index
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
-#: Mean attention above which a head is said to attend there, as in the ARENA course's detectors of heads for the current,
-#: previous and first token. (Wang et al. report means of 0.59 for name movers and 0.51 for S-inhibition heads.)
+#: Mean attention above which a head is said to attend there, as in the ARENA course's detectors of current-token,
+#: previous-token and first-token heads (Wang et al.: mean 0.59 for name movers and 0.51 for S-inhibition heads.)
 ATTENTION = 0.4
 
 #: Share of names above which a head is said to copy. Wang et al. report above 0.95 for name movers and below 0.2 for an

@@ -52,7 +52,7 @@ def plot_roles(
 
 
 def roles_figure(table: pd.DataFrame, circuit: Circuit) -> Figure:
-    """`plot_roles` of KL and of chi side by side, as high as the circuit needs; titles say in how many heads they rise."""
+    """`plot_roles` of KL and of chi side by side, as high as the circuit needs; titles count the heads that rise."""
     lines = max(head_places(circuit).values()) + 1
     fig = Figure(figsize=(8, MARGIN + LINE * lines), layout="constrained")
     panels = zip(fig.subplots(1, 2), SHIFTS.items(), (True, False), strict=True)
