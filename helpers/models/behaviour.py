@@ -36,14 +36,14 @@ class Behaviour:
     @property
     def score(self) -> Float[np.ndarray, "layer head"]:
         """Mean over samples."""
-        return self.samples.mean(0)
+        return np.asarray(self.samples.mean(0))
 
     def bar(self, *, level: float = 0.99, n_resamples: int = 1000, seed: int = 0) -> Float[np.ndarray, "layer head"]:
         """Quantile ``level`` of the mean of as many shuffled samples as there are samples, for each head by itself."""
         n, many = len(self.samples), len(self.null)
         counts = np.random.default_rng(seed).multinomial(n, np.full(many, 1 / many), size=n_resamples)
         means = counts @ self.null.reshape(many, -1) / n
-        return np.quantile(means, level, axis=0).reshape(self.null.shape[1:])
+        return np.asarray(np.quantile(means, level, axis=0).reshape(self.null.shape[1:]))
 
 
 def random_sequences(
@@ -122,7 +122,7 @@ def on_random_tokens(
         ValueError: if the period does not fit (`check_period`), or n or batch_size is below 1.
 
     Source: Elhage et al. 2021; Olsson et al. 2022 (arXiv:2209.11895), prefix matching; Wang et al. 2022
-    (arXiv:2211.00593), section 3.3, for the three scores on repeated random tokens.
+    (arXiv:2211.00593) for all three on repeated random tokens.
     """
     if n < 1 or batch_size < 1:
         raise ValueError(f"n, batch_size: expected at least 1 sequence, got {n} and {batch_size}")
