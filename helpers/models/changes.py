@@ -47,7 +47,7 @@ class HeadChanges:
     @property
     def own(self) -> Norms:
         """Mean of the norms of both sides: what a relative change is relative to."""
-        return (self.clean + self.corrupt) / 2
+        return np.asarray((self.clean + self.corrupt) / 2)
 
     def at_end(self, norms: Norms) -> Float[np.ndarray, "pair layer head"]:
         """One of the arrays at each pair's last token."""
