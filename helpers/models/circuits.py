@@ -146,7 +146,7 @@ def _estimates(
     gap, size = (stored.clean - stored.corrupt).mean(), min(50, batch_size)
 
     def estimate(at: Literal["corrupt", "clean"]) -> np.ndarray:
-        return attribute_heads(model, *pairs, at=at, batch_size=size, **options).mean(-1).ravel() / gap
+        return np.asarray(attribute_heads(model, *pairs, at=at, batch_size=size, **options).mean(-1).ravel() / gap)
 
     return {
         "attribution_denoising": kept.get("attribution-denoising", lambda: estimate("corrupt")),
@@ -191,8 +191,8 @@ def _where(stored: StoredPairs, table: pd.DataFrame, kept: Kept, progress: bool)
         """The head's effect at each position alone."""
         places = [stored.pairs.at(name) for name in names]
         if way == "denoising":
-            return np.array([(stored.denoise(layer, [head], at) - stored.corrupt).mean() for at in places]) / gap
-        return np.array([(stored.clean - stored.noise(layer, [head], at)).mean() for at in places]) / gap
+            return np.array([(stored.denoise(layer, [head], at) - stored.corrupt).mean() / gap for at in places])
+        return np.array([(stored.clean - stored.noise(layer, [head], at)).mean() / gap for at in places])
 
     for i in tqdm(np.flatnonzero(table.causal), desc="positions", unit="head", disable=not progress):
         layer, head = int(table.layer[i]), int(table["head"][i])
