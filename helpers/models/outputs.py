@@ -49,7 +49,7 @@ class HeadOutputs:
     @property
     def magnitude(self) -> PerHead:
         """||z||^2 / d_head, the mean square of a head's output (Fields 2026: out_mag)."""
-        return (self.z**2).mean(-1)
+        return np.asarray((self.z**2).mean(-1))
 
 
 def record_outputs(
@@ -170,7 +170,7 @@ def output_change(active: HeadOutputs, control: HeadOutputs) -> PerHead:
     """
     if active.z.shape != control.z.shape:
         raise ValueError(f"control: expected outputs of shape {active.z.shape} as in active, got {control.z.shape}")
-    return np.linalg.norm(active.z - control.z, axis=-1)
+    return np.asarray(np.linalg.norm(active.z - control.z, axis=-1))
 
 
 def _asked(model: TransformerBridge, prompt: Prompt) -> Words | None:
