@@ -237,7 +237,7 @@ def double(parameter: Tensor | None) -> Tensor:
 
 def tolerance(model: TransformerBridge) -> float:
     """Rounding of a sum of that many parts in the model's dtype, relative to their size."""
-    return max(4 * torch.finfo(model.cfg.dtype).eps * (2 * model.cfg.n_layers) ** 0.5, 1e-4)
+    return max(float(4 * torch.finfo(model.cfg.dtype).eps * (2 * model.cfg.n_layers) ** 0.5), 1e-4)
 
 
 def _not_linear(model: TransformerBridge) -> ValueError:
