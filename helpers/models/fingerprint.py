@@ -6,9 +6,9 @@ import hashlib
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 if TYPE_CHECKING:
-    from torch import Tensor
     from transformer_lens.model_bridge import TransformerBridge
 
 DIGITS = 16
@@ -38,7 +38,7 @@ def fingerprint(model: TransformerBridge) -> str:
         if place not in seen:
             seen.add(place)
             found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-            found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+            found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return found.hexdigest()[:DIGITS]
 
 
