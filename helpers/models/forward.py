@@ -28,7 +28,8 @@ def hook_z(layer: int) -> str:
 
 def forward(model: TransformerBridge, ids: Ids, hooks: Sequence[Hook] = (), **options: Any) -> Logits:
     """Logits at END, under hooks, in the model's dtype; with gradients unless the caller turned them off."""
-    return model.run_with_hooks(ids, fwd_hooks=list(hooks), **_lean(ids), **options)[:, -1]
+    logits: Tensor = model.run_with_hooks(ids, fwd_hooks=list(hooks), **_lean(ids), **options)
+    return logits[:, -1]
 
 
 def _lean(ids: Ids) -> dict[str, Any]:
@@ -55,12 +56,17 @@ class StoredRun:
         z: outputs of the heads in each layer, ``(prompt, token from start on, head, d_head)``.
     """
 
+    z: list[Tensor]
+    _outputs: list[Any]
+
     def __init__(self, model: TransformerBridge, ids: Ids, *, token: int = 0, whole: bool = False) -> None:
         """Run the prompts; ``token``: the first that any run will change; ``whole``: start every run at the input."""
         self.model, self.ids = model, ids
         self._begin(0)
         self.logits = self._record()
-        ways: list[tuple[Start, int]] = [("layer and token", token)] * (token > 0) + [("layer", 0)]
+        ways: list[tuple[Start, int]] = [("layer", 0)]
+        if token > 0:
+            ways.insert(0, ("layer and token", token))
         self.starts_at: Start = next((way for way, first in ways if not whole and self._can_start(first)), "input")
         if self.starts_at == "input":
             self._outputs = []
@@ -81,8 +87,7 @@ class StoredRun:
 
     def _begin(self, token: int, prefix: Any = None) -> None:
         self.start, self._prefix = token, prefix
-        self.z: list[Tensor] = []
-        self._outputs: list[Any] = []
+        self.z, self._outputs = [], []
 
     def _record(self) -> Logits:
         """Run from ``start`` on, keeping z and what every block puts out."""
