@@ -5,6 +5,7 @@ The only module of the package that imports transformer_lens, and only when a mo
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +16,6 @@ from safetensors import SafetensorError
 from helpers.models import gguf
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from transformer_lens.model_bridge import TransformerBridge
 
 DEMO_FOLDER = Path(__file__).parent.parent / "demo" / "weights"
@@ -86,11 +85,10 @@ def load_model(
 
 
 def _dtype(dtype: str | torch.dtype) -> torch.dtype:
-    if dtype in DTYPES.values():
-        return dtype
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}")
-    return DTYPES[str(dtype)]
+    for name, known in DTYPES.items():
+        if dtype in (name, known):
+            return known
+    raise ValueError(f"dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}")
 
 
 def _source(name: str) -> str:
