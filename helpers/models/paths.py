@@ -100,7 +100,8 @@ def patch_paths(
                 patched[layer, head, receiver, np.array(some)[:, None], batch] = found
             bar.update(len(batch))
     bar.close()
-    return PathRun(*(torch.cat(side).numpy() for side in unpatched), patched)
+    clean_end, corrupt_end = (torch.cat(side).numpy() for side in unpatched)
+    return PathRun(clean_end, corrupt_end, patched)
 
 
 def _send(clean: StoredRun, corrupt: StoredRun, layer: int, head: int, later: Sequence[int]) -> dict[int, Tensor]:
