@@ -53,13 +53,13 @@ def _layer(evidence: Evidence) -> HeadScore:
 
 
 def _shift(name: str, evidence: Evidence) -> HeadScore:
-    return np.abs(shape_shift(name, *evidence.end()))
+    return np.asarray(np.abs(shape_shift(name, *evidence.end())))
 
 
 def _distance(name: str, evidence: Evidence) -> HeadScore:
     evidence.pairs()
     active, control = evidence.end()
-    return DISTANCES[name](active.rows, control.rows).mean(0)
+    return np.asarray(DISTANCES[name](active.rows, control.rows).mean(0))
 
 
 # ---- attention at every position but the first, whose query sees one key
@@ -67,19 +67,19 @@ def _distance(name: str, evidence: Evidence) -> HeadScore:
 
 def _by_position(name: str, record: AttentionRecord) -> np.ndarray:
     """KL or chi, ``(prompt, layer, head, position)``."""
-    return getattr(diagnose(record), name.lower())[..., 1:]
+    return np.asarray(getattr(diagnose(record), name.lower())[..., 1:])
 
 
 def _furthest_shift(name: str, evidence: Evidence) -> HeadScore:
     """|mean shift| at the position where that is largest."""
     active, control = (_by_position(name, record) for record in evidence.positions())
-    return np.abs((active - control).mean(0)).max(-1)
+    return np.asarray(np.abs((active - control).mean(0)).max(-1))
 
 
 def _furthest_distance(evidence: Evidence) -> HeadScore:
     """Mean total variation of matched rows at the position where that is largest."""
     active, control = evidence.positions()
-    return total_variation(active.rows, control.rows).mean(0).max(-1)
+    return np.asarray(total_variation(active.rows, control.rows).mean(0).max(-1))
 
 
 def scan_positions(
@@ -109,7 +109,7 @@ def scan_positions(
 
 def _best_position(evidence: Evidence) -> HeadScore:
     """The largest |t| of KL over all query positions."""
-    return scan_positions(evidence, n_flips=1).t.abs().to_numpy().reshape(evidence.shape)
+    return np.asarray(scan_positions(evidence, n_flips=1).t.abs().to_numpy().reshape(evidence.shape))
 
 
 # ---- outputs at END
@@ -123,7 +123,7 @@ def _means(name: str, evidence: Evidence, of: Callable[[HeadOutputs], np.ndarray
         if np.isnan(value).all((1, 2)).any():
             missing = f"prompts: expected an answer and a foil in each, got {np.isnan(value).all((1, 2)).sum()} without"
             raise ValueError(side.reasons.get(name, missing))
-    return np.abs(values[0].mean(0) - values[1].mean(0))
+    return np.asarray(np.abs(values[0].mean(0) - values[1].mean(0)))
 
 
 def _variance(side: HeadOutputs) -> np.ndarray:
@@ -134,7 +134,7 @@ def _variance(side: HeadOutputs) -> np.ndarray:
 
 def _output_change(evidence: Evidence) -> HeadScore:
     evidence.pairs()
-    return output_change(*evidence.outputs()).mean(0)
+    return np.asarray(output_change(*evidence.outputs()).mean(0))
 
 
 # ---- contributions to the residual stream
@@ -156,14 +156,14 @@ def _change(where: str, relative: bool, evidence: Evidence) -> HeadScore:
     if where == "all positions":
         change, own = change.sum(-1), own.sum(-1)
     value = np.divide(change, own, out=np.zeros_like(change), where=own > 0) if relative else change
-    return value.max(-1) if where == "furthest position" else value
+    return np.asarray(value.max(-1) if where == "furthest position" else value)
 
 
 # ---- effects
 
 
 def _effect(name: str, evidence: Evidence) -> HeadScore:
-    return np.abs(evidence.have(name))
+    return np.asarray(np.abs(evidence.have(name)))
 
 
 _SHAPE_UNITS = {
