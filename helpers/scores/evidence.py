@@ -176,7 +176,7 @@ def _largest(effects: pd.DataFrame, shape: tuple[int, int]) -> HeadScore:
         raise ValueError(
             f"patching: expected one row for each head of {shape[0]} layers x {shape[1]}, got {len(table)} rows"
         )
-    return table[["denoising", "noising"]].abs().max(axis=1).to_numpy().reshape(shape)
+    return np.asarray(table[["denoising", "noising"]].abs().max(axis=1).to_numpy().reshape(shape))
 
 
 def _columns(effects: Any) -> str:
