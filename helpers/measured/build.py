@@ -39,7 +39,7 @@ EXAMINED = 200
 
 def examination(model: TransformerBridge, out: Path, tasks: Sequence[str]) -> None:
     """Accuracy on every task in each of its forms, for each choice of BOS."""
-    rows = []
+    rows: list[tuple[Any, ...]] = []
     for bos in (*_bos_choices(model), None):
         tokens: dict[str, Any] = {"prepend_bos": False} if bos is None else {"bos": bos}
         for task in (*tasks, "greater_than"):
