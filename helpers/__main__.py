@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run a command; 0 if it did its work, 2 with one sentence on stderr if the input or the model is unusable."""
     args = _parser().parse_args(argv)
     try:
-        return args.command(args)
+        return int(args.command(args))
     except (ValueError, OSError, ModelUnavailable) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
