@@ -65,7 +65,7 @@ class Kept:
             with part.open("wb") as file:
                 np.save(file, compute())
             part.replace(path)
-        return np.load(path)
+        return np.asarray(np.load(path))
 
 
 @contextmanager
@@ -103,6 +103,6 @@ def _is_free(folder: Path, mark: Path, key: str) -> bool:
 
 def _is_ours(marker: Path, form: str) -> bool:
     try:
-        return json.loads(marker.read_text()).get("format") == form
+        return bool(json.loads(marker.read_text()).get("format") == form)
     except (OSError, ValueError, AttributeError):
         return False
