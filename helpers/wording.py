@@ -145,7 +145,7 @@ def _ranking_text(experiment: Experiment) -> str:
         return f"Heads can be looked at, but not scored. {_no_circuit(experiment)}"
     if not experiment.rankings:
         return f"{_too_few(experiment)}\n(circuit: {experiment.circuit.source})"
-    text = ranking_table(experiment.rankings).to_string() + f"\n(circuit: {experiment.circuit.source})"
+    text: str = ranking_table(experiment.rankings).to_string() + f"\n(circuit: {experiment.circuit.source})"
     if not experiment.other_rankings:
         return text
     other = thresholds_table(experiment).to_string(index=False)
