@@ -55,6 +55,11 @@ ARCHITECTURES = {
          "attention_types": [[["global", "local"], 1]], "initializer_range": 0.1},
         (0, WINDOW),
     ),
+    "gemma2": Architecture(  # layers in turn: a sliding window, and all keys
+        transformers.Gemma2Config,
+        LLAMA_LIKE | {"sliding_window": WINDOW, "head_dim": 8, "query_pre_attn_scalar": 8},
+        (WINDOW, 0),
+    ),
 }  # fmt: skip
 WINDOWED = [name for name, architecture in ARCHITECTURES.items() if any(architecture.windows)]
 
