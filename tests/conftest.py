@@ -1,16 +1,38 @@
-"""What every test shares: reproducible hypothesis examples and the folder of reference data."""
+"""What every test shares: checked annotations, reproducible hypothesis examples and the folder of reference data."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jaxtyping
 import pytest
 from hypothesis import settings
+
+# Annotations of `helpers`, the shapes in them too, are checked at every call that a test or doctest makes, in each
+# worker: this file is imported before anything of `helpers` is. An int serves as a float. Of a list the first item is
+# checked, where beartype would draw one, and so change the state of `random`. A name that is imported for type checkers
+# alone (TransformerBridge) means nothing at run time, and jaxtyping reads an annotation with such a name in it as Any:
+# that argument is not checked, all others are. JAXTYPING_DISABLE=1, jaxtyping's own variable, runs the suite unchecked.
+jaxtyping.install_import_hook(
+    "helpers", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True, is_random=False))"
+)
 
 # Timing on a shared machine says nothing about the code, and a failure must be the same on every machine.
 settings.register_profile("repository", deadline=None, derandomize=True)
 settings.load_profile("repository")
+
+
+@pytest.fixture(autouse=True)
+def _bad_types_reach_refusals(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Tests of refusals give a function what its annotations forbid, to read its own sentence: they run unchecked."""
+    checked = not jaxtyping.config.jaxtyping_disable
+    if checked and "refuse" in request.node.name.split("[")[0]:
+        jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    if checked:
+        jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="session")

@@ -178,5 +178,10 @@ def test_cross_correlation_is_pearson() -> None:
         expected = stats.pearsonr(first.reshape(20, 6)[:, i], second.reshape(20, 6)[:, j]).statistic
         assert found[i, j] == pytest.approx(expected)
     np.testing.assert_allclose(cross_correlation(first, first), couple_heads(first, first).active, atol=1e-12)
+
+
+def test_cross_correlation_refuses_other_prompts() -> None:
+    """A correlation over prompts needs the same prompts on both sides."""
+    first, second = np.random.default_rng(3).normal(size=(2, 20, 2, 3))
     with pytest.raises(ValueError, match="second: expected the 20 prompts of first, got 19"):
         cross_correlation(first, second[:19])

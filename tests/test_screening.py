@@ -62,13 +62,13 @@ def test_ties_are_the_average_over_their_orders() -> None:
 @given(HEADS, st.randoms(use_true_random=False))
 def test_order_of_heads_does_not_matter(heads: list[tuple[int, bool]], random: Any) -> None:
     """The same heads listed in another order, or scores through a rising function: the same curve from 0 up to 1."""
-    curve = screen(*zip(*heads, strict=True), screening=1)
+    curve = screen(*map(list, zip(*heads, strict=True)), screening=1)
     assert curve.recall[0] == 0
     assert curve.recall.iloc[-1] == pytest.approx(1)
     assert (np.diff(curve.recall) >= 0).all()
     shuffled = random.sample(heads, len(heads))
-    pd.testing.assert_frame_equal(screen(*zip(*shuffled, strict=True), screening=1), curve)
-    score, causal = zip(*heads, strict=True)
+    pd.testing.assert_frame_equal(screen(*map(list, zip(*shuffled, strict=True)), screening=1), curve)
+    score, causal = map(list, zip(*heads, strict=True))
     pd.testing.assert_frame_equal(screen(np.exp(score) - 5, causal, screening=1), curve)
 
 

@@ -167,7 +167,7 @@ def test_another_bos_is_the_one_that_may_not_be_in_the_text(words: Any) -> None:
 
 
 @pytest.mark.parametrize("bos", ["Zebulon", "", "<|nothing|>", -1, 10**6, True, 1.0])
-def test_unknown_bos(bos: Any, words: Any) -> None:
+def test_refuses_unknown_bos(bos: Any, words: Any) -> None:
     """What is no token and no id of the vocabulary is refused before any prompt is read."""
     sentence = f"bos: expected a token or id of this model's vocabulary, got {bos!r}"
     with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):

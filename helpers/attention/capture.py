@@ -129,7 +129,7 @@ def _forward(
         try:
             # not output_attentions: it would hold the patterns of all layers until the pass ends
             options: dict[str, Any] = {"output_attentions": False} | ({"logits_to_keep": 1} if with_logits else {})
-            logits = model.run_with_hooks(ids, fwd_hooks=hooks, **options)
+            logits: Tensor = model.run_with_hooks(ids, fwd_hooks=hooks, **options)
         except _LastRowsTaken:
             return None
     return logits[:, -1].double().cpu()
@@ -157,9 +157,9 @@ def _read(logits: Tensor, answer: int | None, foil: int | None) -> Tensor:
 def _windows(model: TransformerBridge) -> tuple[int, ...]:
     """Number of keys each layer's queries can see at most; 0 where there is no limit."""
     config = model.original_model.config
-    n_layers = model.cfg.n_layers
+    n_layers: int = model.cfg.n_layers
     kinds = getattr(config, "attention_layers", None) or getattr(config, "layer_types", None)
-    window = getattr(config, "window_size", None) or getattr(config, "sliding_window", None) or 0
+    window: int = getattr(config, "window_size", None) or getattr(config, "sliding_window", None) or 0
     if not kinds:
         return (window,) * n_layers
     return tuple(window if kind in ("local", "sliding_attention") else 0 for kind in kinds)

@@ -178,7 +178,7 @@ def _record_from(about: dict[str, Any], tensors: dict[str, Tensor]) -> Attention
 
 def _prompt_from(saved: dict[str, Any]) -> TokenizedPrompt:
     about = dict(saved["prompt"])
-    spans = {name: tuple(span) for name, span in about.pop("spans").items()}
-    sets = {side: tuple(about.pop(side, ())) for side in ("answers", "foils")}
-    prompt = Prompt(spans=spans, **about, **sets)
+    about["spans"] = {name: tuple(span) for name, span in about["spans"].items()}
+    about |= {side: tuple(about.get(side, ())) for side in ("answers", "foils")}
+    prompt = Prompt(**about)
     return TokenizedPrompt(prompt, tuple(saved["ids"]), tuple(saved["tokens"]), saved["positions"])

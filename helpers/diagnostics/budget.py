@@ -33,7 +33,7 @@ def tempered(z: ArrayLike, beta: float, *, null: ArrayLike | None = None) -> NDA
     if not 0 <= beta < math.inf:
         raise ValueError(f"beta: expected an inverse temperature, finite and >= 0, got {beta}")
     with np.errstate(divide="ignore"):
-        return softmax(beta * scores + np.log(m))
+        return np.asarray(softmax(beta * scores + np.log(m)))
 
 
 def budget(z: ArrayLike, beta: float, *, null: ArrayLike | None = None) -> float:

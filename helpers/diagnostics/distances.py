@@ -28,7 +28,7 @@ def total_variation(p: Rows, q: Rows) -> Float[np.ndarray, "*batch"]:
         ValueError: if the shapes differ or a row is no distribution.
     """
     left, right = _matched(p, q)
-    return np.abs(left - right).sum(-1) / 2
+    return np.asarray(np.abs(left - right).sum(-1) / 2)
 
 
 def jensen_shannon(p: Rows, q: Rows) -> Float[np.ndarray, "*batch"]:
@@ -41,7 +41,8 @@ def jensen_shannon(p: Rows, q: Rows) -> Float[np.ndarray, "*batch"]:
     left, right = _matched(p, q)
     middle = (left + right) / 2
     divergence = (kl_div(left, middle) + kl_div(right, middle)).sum(-1) / (2 * np.log(2))
-    return np.sqrt(divergence.clip(0, 1))  # rounding can make it -1e-17 (where scipy's jensenshannon gives NaN)
+    # rounding can make it -1e-17 (where scipy's jensenshannon gives NaN)
+    return np.asarray(np.sqrt(divergence.clip(0, 1)))
 
 
 def _matched(p: Rows, q: Rows) -> tuple[np.ndarray, np.ndarray]:

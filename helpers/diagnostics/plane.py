@@ -98,7 +98,7 @@ def share_of_largest_chi(kl: ArrayLike, chi: ArrayLike, n: int) -> NDArray[np.fl
         ValueError: if n < 2.
     """
     roof = np.interp(np.asarray(kl, dtype=float), *upper_curve(n, points=20_001))
-    return np.divide(chi, roof, out=np.zeros_like(roof), where=roof > 1e-9).clip(0, 1)
+    return np.asarray(np.divide(chi, roof, out=np.zeros_like(roof), where=roof > 1e-9).clip(0, 1))
 
 
 def archetypes(n: int) -> dict[str, NDArray[np.float64]]:

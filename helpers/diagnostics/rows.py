@@ -46,8 +46,8 @@ def entropy(pi: Any, *, n: Any = None, mask: Any = None) -> Float64[Tensor, "*ba
     >>> entropy([0.5, 0.5, 0.0, 0.0]).exp().item()  # two keys are looked at
     2.0
     """
-    pi, _ = check_rows(pi, n=n, mask=mask)
-    return (pi * _log(pi)).sum(-1).neg().clamp_min(0.0)
+    rows, _ = check_rows(pi, n=n, mask=mask)
+    return (rows * _log(rows)).sum(-1).neg().clamp_min(0.0)
 
 
 def kl_selectivity(pi: Any, *, n: Any = None, mask: Any = None, normalized: bool = True) -> Float64[Tensor, "*batch"]:
@@ -70,11 +70,11 @@ def kl_selectivity(pi: Any, *, n: Any = None, mask: Any = None, normalized: bool
     >>> kl_selectivity([0.5, 0.5, 0.0, 0.0]).item()
     0.5
     """
-    pi, count = check_rows(pi, n=n, mask=mask)
+    rows, count = check_rows(pi, n=n, mask=mask)
     # (1/n) sum over visible keys of x log x - (x - 1) with x = n pi: no cancellation near the uniform row
-    x = pi * count.unsqueeze(-1)
-    zeros = count - (pi > 0).sum(-1)
-    kl = (torch.where(pi > 0, x * _log(x) - (x - 1), 0.0).sum(-1) + zeros) / count
+    x = rows * count.unsqueeze(-1)
+    zeros = count - (rows > 0).sum(-1)
+    kl = (torch.where(rows > 0, x * _log(x) - (x - 1), 0.0).sum(-1) + zeros) / count
     return kl / _normaliser(count, "KL") if normalized else kl
 
 
@@ -99,10 +99,10 @@ def susceptibility(pi: Any, *, n: Any = None, mask: Any = None, normalized: bool
     >>> susceptibility([0.25, 0.25, 0.25, 0.25]).item()
     0.0
     """
-    pi, count = check_rows(pi, n=n, mask=mask)
-    log_pi = _log(pi)
-    mean = (pi * log_pi).sum(-1, keepdim=True)
-    variance = (pi * (log_pi - mean) ** 2).sum(-1)
+    rows, count = check_rows(pi, n=n, mask=mask)
+    log_pi = _log(rows)
+    mean = (rows * log_pi).sum(-1, keepdim=True)
+    variance = (rows * (log_pi - mean) ** 2).sum(-1)
     return variance / _normaliser(count, "chi") ** 2 if normalized else variance
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 
 from helpers.attention.record import AttentionRecord
 from helpers.diagnostics.heads import diagnose, diagnose_sink
@@ -14,14 +14,14 @@ from helpers.diagnostics.plane import share_of_largest_chi
 PerPrompt = Float[np.ndarray, "prompt layer head"]
 
 
-def visible_keys(record: AttentionRecord) -> PerPrompt:
+def visible_keys(record: AttentionRecord) -> Int64[np.ndarray, "prompt layer head"]:
     """n of every row."""
     return record.visible().sum(-1).expand(record.rows.shape[:-1]).numpy()
 
 
 def entropy_nats(record: AttentionRecord) -> PerPrompt:
     """H(pi) = log n (1 - KL), in nats."""
-    return np.log(visible_keys(record)) * (1 - diagnose(record).kl)
+    return np.asarray(np.log(visible_keys(record)) * (1 - diagnose(record).kl))
 
 
 def max_weight(record: AttentionRecord) -> PerPrompt:
@@ -62,4 +62,4 @@ def shape_shift(name: str, active: AttentionRecord, control: AttentionRecord) ->
     """
     if name not in SHAPES:
         raise ValueError(f"name: expected one of {', '.join(SHAPES)}, got {name!r}")
-    return SHAPES[name](active).mean(0) - SHAPES[name](control).mean(0)
+    return np.asarray(SHAPES[name](active).mean(0) - SHAPES[name](control).mean(0))

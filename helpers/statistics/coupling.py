@@ -24,7 +24,7 @@ class Coupling:
 
     @property
     def difference(self) -> Float[np.ndarray, "head head"]:
-        return self.active - self.control
+        return np.asarray(self.active - self.control)
 
 
 def couple_heads(active: PerPrompt, control: PerPrompt) -> Coupling:
@@ -45,10 +45,12 @@ def correlation_matrix(values: Float[np.ndarray, "prompt head"]) -> Float[np.nda
     norm = np.sqrt((centred**2).sum(0))
     norm[norm <= 1e-12 * np.sqrt(len(values)) * np.maximum(np.abs(values).max(0), 1e-300)] = np.nan
     unit = centred / norm
-    return np.clip(unit.T @ unit, -1, 1)
+    return np.asarray(np.clip(unit.T @ unit, -1, 1))
 
 
-def cross_correlation(first: PerPrompt, second: PerPrompt) -> Float[np.ndarray, "head head"]:
+def cross_correlation(
+    first: Float[np.ndarray, "prompt layer head"], second: Float[np.ndarray, "prompt layer head"]
+) -> Float[np.ndarray, "layer*head layer*head"]:
     """Correlation over prompts of every head's value on one side with every head's on the other.
 
     E.g. KL of senders at S2 (rows of the matrix) with KL of receivers at END (columns).
@@ -67,7 +69,7 @@ def cross_correlation(first: PerPrompt, second: PerPrompt) -> Float[np.ndarray, 
 def upper_triangle(matrix: Float[np.ndarray, "head head"]) -> Float[np.ndarray, " pair"]:
     """The entries above the diagonal that are numbers."""
     values = matrix[np.triu_indices_from(matrix, k=1)]
-    return values[~np.isnan(values)]
+    return np.asarray(values[~np.isnan(values)])
 
 
 def strongest_pairs(coupling: Coupling, n_heads: int, *, top: int = 10) -> pd.DataFrame:

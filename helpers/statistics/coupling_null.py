@@ -175,4 +175,4 @@ def _orders(strata: list[np.ndarray], count: int, rng: np.random.Generator) -> n
 def _flat_index(names: pd.Series, n_heads: int) -> np.ndarray:
     """Index in reading order of heads written as ``"9.6"``."""
     layer_and_head = names.str.split(".", expand=True).astype(int)
-    return (layer_and_head[0] * n_heads + layer_and_head[1]).to_numpy()
+    return np.asarray((layer_and_head[0] * n_heads + layer_and_head[1]).to_numpy())

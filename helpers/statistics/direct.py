@@ -27,7 +27,7 @@ PENALTIES = np.geomspace(0.8, 0.001, 18)
 
 def partial_correlations(
     values: Float[np.ndarray, "prompt layer head"], *, method: Method = "graphical lasso"
-) -> Float[np.ndarray, "head head"]:
+) -> Float[np.ndarray, "layer*head layer*head"]:
     """Partial correlations between heads over prompts, from a regularised precision matrix P.
 
         r_ij = -P_ij / sqrt(P_ii P_jj)
@@ -95,7 +95,7 @@ def _penalised_precision(values: Float[np.ndarray, "prompt head"], penalty: floa
     """
     covariance = empirical_covariance(values) + penalty * np.eye(values.shape[1])
     _, precision = graphical_lasso(covariance, penalty, tol=1e-3, enet_tol=1e-6, max_iter=1000)
-    return precision
+    return np.asarray(precision)
 
 
 ESTIMATORS: dict[Method, Callable[[np.ndarray], np.ndarray]] = {

@@ -223,7 +223,7 @@ def _flips(n: int, n_flips: int, seed: int) -> np.ndarray:
 
 def permutation_p(observed: np.ndarray | float, null: np.ndarray) -> np.ndarray:
     """(1 + #{null >= observed}) / (1 + draws), over the first axis of ``null``; the observed value counts as a draw."""
-    return (1 + (null >= observed - 1e-12).sum(0)) / (1 + len(null))
+    return np.asarray((1 + (null >= observed - 1e-12).sum(0)) / (1 + len(null)))
 
 
 def _found(alpha: float, *sides: np.ndarray) -> int:

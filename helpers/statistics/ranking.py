@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Bool, Float64, Real
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
@@ -165,7 +166,7 @@ def adjust_for_depth(score: ArrayLike, layer: ArrayLike) -> NDArray[np.float64]:
     """
     values, layers = np.asarray(score, dtype=float), np.asarray(layer, dtype=float)
     line = stats.linregress(layers, values)
-    return values - (line.intercept + line.slope * layers)
+    return np.asarray(values - (line.intercept + line.slope * layers))
 
 
 def _auroc_interval(
@@ -181,12 +182,12 @@ def _auroc_interval(
 def _resampled_means(wins: NDArray[np.float64], n_resamples: int, rng: np.random.Generator) -> NDArray[np.float64]:
     """Means of a (circuit, other) matrix with rows and columns resampled."""
     weights = [rng.multinomial(n, np.full(n, 1 / n), n_resamples) / n for n in wins.shape]
-    return np.einsum("ri,ij,rj->r", weights[0], wins, weights[1], optimize=True)
+    return np.asarray(np.einsum("ri,ij,rj->r", weights[0], wins, weights[1], optimize=True))
 
 
 def _check(
     score: ArrayLike, in_circuit: ArrayLike, layer: ArrayLike
-) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.int_]]:
+) -> tuple[Float64[np.ndarray, " head"], Bool[np.ndarray, " head"], Real[np.ndarray, " head"]]:
     values, labels, layers = np.asarray(score, dtype=float), np.asarray(in_circuit, dtype=bool), np.asarray(layer)
     if not (values.ndim == 1 and values.shape == labels.shape == layers.shape):
         raise ValueError(

@@ -127,7 +127,7 @@ class Cell:
 def grid_values(experiment: Experiment, measure: str) -> np.ndarray:
     """One column of the experiment's table, shape ``(layer, head)``."""
     shape = experiment.active.n_layers, experiment.active.n_heads
-    return experiment.table[MEASURES[measure]].to_numpy(dtype=float).reshape(shape)
+    return np.asarray(experiment.table[MEASURES[measure]].to_numpy(dtype=float).reshape(shape))
 
 
 def colour_scale(experiment: Experiment, measure: str) -> ScalarMappable:
