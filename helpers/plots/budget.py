@@ -22,7 +22,7 @@ def to_plane(rows: ArrayLike) -> NDArray[np.float64]:
     weights = np.asarray(rows, dtype=float)
     if weights.shape[-1] != 3:
         raise ValueError(f"rows: expected rows over 3 tokens, got {weights.shape[-1]}")
-    return weights @ CORNERS
+    return np.asarray(weights @ CORNERS)
 
 
 def simplex(
