@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,8 +33,8 @@ TASKS = ("ioi", "repeated", "agreement", "ownership")
 PAIRS, TRUTH_SEED, SCORE_SEED = 40, 0, 1
 #: Pairs whose attention rows ship.
 RECORDED_PAIRS = 32
-#: Prompts on which accuracy is measured.
-EXAMINED = 200
+#: Prompts on which accuracy is measured: the first number that a tokenizer makes.
+EXAMINED = (200, 100)
 
 
 def examination(model: TransformerBridge, out: Path, tasks: Sequence[str]) -> None:
@@ -45,15 +45,24 @@ def examination(model: TransformerBridge, out: Path, tasks: Sequence[str]) -> No
         for task in (*tasks, "greater_than"):
             for options in VARIANTS[task]:
                 form = ", ".join(f"{name} {value}" for name, value in options.items())
-                try:
-                    fitted = fit_task(task, model.tokenizer, EXAMINED, **tokens, **options)
-                except ValueError as error:
-                    rows.append((bos or "none", task, form, 0, None, None, str(error)))
-                    continue
-                accuracy, top_1 = task_accuracy(model, (fitted.clean, fitted.corrupt), **tokens)
-                rows.append((bos or "none", task, form, fitted.length, accuracy, top_1, ""))
-    columns = ["bos", "task", "form", "tokens", "accuracy", "top_1", "reason"]
+                rows.append((bos or "none", task, form, *_examine(model, task, tokens, options)))
+    columns = ["bos", "task", "form", "prompts", "tokens", "accuracy", "top_1", "reason"]
     _write(pd.DataFrame(rows, columns=columns), out / "examination.csv")
+
+
+def _examine(
+    model: TransformerBridge, task: str, tokens: dict[str, Any], options: Mapping[str, Any]
+) -> tuple[int, int, float | None, float | None, str]:
+    """Prompts, tokens, accuracy and top-1 of one form of a task, or why it can't be made."""
+    reason = ""
+    for n in EXAMINED:
+        try:
+            fitted = fit_task(task, model.tokenizer, n, **tokens, **options)
+        except ValueError as error:
+            reason = str(error)
+            continue
+        return n, fitted.length, *task_accuracy(model, (fitted.clean, fitted.corrupt), **tokens), ""
+    return 0, 0, None, None, reason
 
 
 def circuits(model: TransformerBridge, out: Path, tasks: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from helpers.measured.shipped import NAMED, ranked_scores, shipped_roles
+from helpers.measured.shipped import NAMED, ranked_scores, shipped_roles, verdicts
 from helpers.models.roles import NO_ROLE
 from helpers.reference.measured import MeasuredCircuit
 from helpers.statistics.effects import OTHER_THRESHOLDS, THRESHOLD
@@ -35,7 +35,7 @@ repeats it. Weights: `{weights}` (SHA-256 of all parameters, first 16 digits).
 
 ## Answers
 
-Accuracy on {examined} clean prompts a task: share of prompts with the answer above the foil, and with the answer as the most likely
+Accuracy on 200 clean prompts a task (100 where a tokenizer makes no more): share of prompts with the answer above the foil, and with the answer as the most likely
 token of all. The BOS is the one with the highest mean of the latter over IOI, repeated lists and ownership.
 
 {accuracy}
@@ -55,6 +55,8 @@ Scores are measured on other pairs than the truth. *Within layers*: only heads o
 there. The forward-only score named before it was judged is "{named}".
 
 {scores}
+
+{verdicts}
 
 `scores.csv` has every score of every head, `roles.csv` what each head does (previous token, duplicate token, induction, name mover, …),
 `records/` attention rows of all heads on the post's prompts and on minimal pairs of IOI.
@@ -80,12 +82,12 @@ def write(folder: Path) -> None:
         origin=ORIGINS.get(model, f"Measurements of the model `{model}`.\n"),
         model=model,
         weights=next(iter(circuits.values())).about["weights"],
-        examined=200,
         accuracy=_markdown(_accuracy(examined)),
         threshold=THRESHOLD,
         tasks=_markdown(pd.DataFrame({task: _task(c) for task, c in circuits.items()}).T),
         causal="\n\n".join(f"**{task}**\n\n{_causal(model, c)}" for task, c in circuits.items()),
         named=NAMED,
+        verdicts=_verdicts(model),
         scores="\n\n".join(f"**{task}**\n\n{_scores(model, task)}" for task in circuits),
     )
     (folder / "README.md").write_text(text, encoding="utf-8")
@@ -98,7 +100,9 @@ def _accuracy(examined: pd.DataFrame) -> pd.DataFrame:
         f"{task} ({form})" if isinstance(form, str) else task
         for task, form in zip(fitted.task, fitted.form, strict=True)
     ]
-    table = fitted.assign(cell=cells, named=named).pivot_table(index="named", columns="bos", values="cell", aggfunc="first")
+    table = fitted.assign(cell=cells, named=named).pivot_table(
+        index="named", columns="bos", values="cell", aggfunc="first"
+    )
     table.columns = [str(c).replace("|", "\\|") for c in table.columns]
     return table
 
@@ -137,12 +141,19 @@ def _scores(model: str, task: str) -> str:
             {
                 "AUROC (95 % interval)": [f"{r.auroc:.2f} ({r.low:.2f} to {r.high:.2f})" for r in ranked.itertuples()],
                 "within layers (p)": [f"{r.within:.2f} ({r.within_p:.2g})" for r in ranked.itertuples()],
-                "average precision": ranked.average_precision.map("{:.2f}".format),
-                "passes a pair": ranked.passes.map("{:g}".format),
+                "average precision": [f"{r.average_precision:.2f}" for r in ranked.itertuples()],
+                "passes a pair": [f"{r.passes:g}" for r in ranked.itertuples()],
             },
             index=ranked.index.str.replace("|", "\\|"),
         )
     )
+
+
+def _verdicts(model: str) -> str:
+    """The hypotheses of the protocol, for a model that has one."""
+    if model != "smollm2":
+        return ""
+    return "**The hypotheses of the protocol**\n\n" + "\n".join(f"- {sentence}" for sentence in verdicts(model))
 
 
 def _markdown(table: pd.DataFrame) -> str:
