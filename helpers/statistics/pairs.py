@@ -10,15 +10,15 @@ import pandas as pd
 from jaxtyping import Float
 from scipy import stats
 
-from helpers.statistics.shifts import PerPrompt, check_sides, head_index
+from helpers.statistics.shifts import check_sides, head_index
 
 #: Differences smaller than this (in normalised units) are rounding of float32 attention, not movement.
 RESOLUTION = 1e-6
 
 
 def paired_tests(
-    active: PerPrompt,
-    control: PerPrompt,
+    active: Float[np.ndarray, "pair layer head"],
+    control: Float[np.ndarray, "pair layer head"],
     *,
     n_flips: int = 10_000,
     level: float = 0.95,
@@ -161,8 +161,8 @@ def row_scan(
 
 
 def power_curve(
-    active: PerPrompt,
-    control: PerPrompt,
+    active: Float[np.ndarray, "pair layer head"],
+    control: Float[np.ndarray, "pair layer head"],
     sizes: Sequence[int],
     *,
     draws: int = 200,
@@ -203,7 +203,9 @@ def power_curve(
     return pd.DataFrame(rows, columns=["n", "design", "found", "low", "high", "false_alarm"])
 
 
-def differences(active: np.ndarray, control: np.ndarray) -> np.ndarray:
+def differences(
+    active: Float[np.ndarray, " pair *rest"], control: Float[np.ndarray, " pair *rest"]
+) -> Float[np.ndarray, " pair *rest"]:
     """active - control pair by pair; what is within `RESOLUTION` of 0 is 0.
 
     Raises:
