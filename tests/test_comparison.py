@@ -14,7 +14,7 @@ import transformers
 from models import CIRCUIT, HEADS, LAYERS, causal_rows, toy_prompt, toy_record
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from helpers import abc_prompts, diagnose, head_effects, load_model, minimal_pairs, patch_heads
+from helpers import Prompt, abc_prompts, diagnose, head_effects, load_model, minimal_pairs, patch_heads
 from helpers.comparison import SCORES, Evidence, Score, compare, gather, scan_positions
 from helpers.models.changes import HeadChanges
 from helpers.models.outputs import HeadOutputs
@@ -187,10 +187,12 @@ def test_values(evidence: Evidence) -> None:
     one, two = (side.value_variance for side in evidence.outputs())
     assert one is not None
     assert two is not None
-    fewer = replace(
-        evidence,
-        outputs_control=replace(evidence.outputs()[1], z=evidence.outputs()[1].z[:5], value_variance=two[:5]),
+    side = evidence.outputs()[1]
+    assert side.attribution is not None
+    five = replace(
+        side, prompts=side.prompts[:5], z=side.z[:5], attribution=side.attribution[:5], value_variance=two[:5]
     )
+    fewer = replace(evidence, outputs_control=five)
     for found, other in ((evidence, two), (fewer, two[:5])):
         np.testing.assert_allclose(SCORES["|d Var_v|"].of(found), np.abs(one.mean(0) - other.mean(0)))
         logs = [np.log(x + 1e-8).mean(0) for x in (one, other)]
@@ -257,8 +259,8 @@ def test_prompts_of_several_lengths(evidence: Evidence) -> None:
 
 def test_gather_goes_on_without_pairs(tiny: Any) -> None:
     """Two sets of other sizes and lengths: shifts are there, and everything that needs pairs says why it is not."""
-    active = [p.text for p in minimal_pairs(4)[0]]
-    control = ["red cup lamp red cup Mary saw", *(p.text for p in abc_prompts(4))]
+    active = [Prompt(p.text) for p in minimal_pairs(4)[0]]
+    control = [Prompt("red cup lamp red cup Mary saw"), *(Prompt(p.text) for p in abc_prompts(4))]
     found = gather(tiny, active, control)
     assert set(found.reasons) == {"changes", "attribution", "patching"}
     assert all("expected" in reason for reason in found.reasons.values())
