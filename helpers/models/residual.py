@@ -202,8 +202,11 @@ def _factor(model: TransformerBridge, raw: Tensor, logits: Tensor) -> float:
 # ---- norms with their scale held
 
 
-def through(norm: Any, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
-    """What a norm makes of x but for its scale and bias: (x - mean) * gain; RMSNorm leaves the mean where it is."""
+def through(norm: Any, x: Float[Tensor, "*batch #d_model"]) -> Float[Tensor, "*batch d_model"]:
+    """What a norm makes of x but for its scale and bias: (x - mean) * gain; RMSNorm leaves the mean where it is.
+
+    A bias that is not there (`double`) is one zero: ``#`` lets that size be 1.
+    """
     return _centred(norm, x) * _gain(norm)
 
 
@@ -222,7 +225,7 @@ def _gain(norm: Any) -> Tensor:
     return double(None) + 1 if weight is None else double(weight) + int(norm.uses_weight_offset)
 
 
-def norm_bias(norm: Any) -> Float[Tensor, " d_model"]:
+def norm_bias(norm: Any) -> Float[Tensor, " #d_model"]:
     """The bias of a norm; zero where it has none."""
     return double(None if norm.uses_rms_norm else getattr(norm.original_component, "bias", None))
 
