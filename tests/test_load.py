@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +28,27 @@ def no_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
             monkeypatch.setattr(constants, name, str(tmp_path / "cache"))
 
 
+#: Counts questions to the hub, with the seconds each may take, and waits between them.
+COUNTED = """
+import time
+from huggingface_hub import HfApi
+asked, waited, ask = [], [], HfApi.model_info
+def model_info(self, *args, **kwargs):
+    asked.append(kwargs.get("timeout"))
+    return ask(self, *args, **kwargs)
+"""
+
+
 def refusal(name: str, **options: Any) -> str:
-    """The one sentence with which a model is refused, in seconds."""
-    start = time.monotonic()
-    with pytest.raises(ModelUnavailable) as caught:
-        load_model(name, device="cpu", **options)
-    assert time.monotonic() - start < 10
+    """The one sentence with which a model is refused, after at most one question of five seconds to the hub."""
+    counted: dict[str, Any] = {}
+    exec(COUNTED, counted)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("huggingface_hub.HfApi.model_info", counted["model_info"])
+        patch.setattr("time.sleep", counted["waited"].append)
+        with pytest.raises(ModelUnavailable) as caught:
+            load_model(name, device="cpu", **options)
+    assert (counted["asked"], counted["waited"]) in (([], []), ([5], []))
     said = str(caught.value)
     assert said.startswith(f"model {name!r}: ")
     assert "\n" not in said
@@ -126,10 +140,11 @@ def test_hub_unreachable(name: str, no_hub: None) -> None:
 @pytest.mark.parametrize("variables", [{"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": "http://127.0.0.1:9"}], ids=str)
 def test_hub_unreachable_in_a_fresh_process(variables: dict[str, str], tmp_path: Path) -> None:
     """The same with nothing but environment variables: offline, or an endpoint where nobody answers."""
-    code = (
-        "import time; from helpers.models.load import load_model, ModelUnavailable; start = time.monotonic()\n"
+    code = COUNTED + (
+        "HfApi.model_info, time.sleep = model_info, waited.append\n"
+        "from helpers.models.load import load_model, ModelUnavailable\n"
         "try: load_model('gpt2-small')\n"
-        "except ModelUnavailable as error: print(time.monotonic() - start < 10, error)"
+        "except ModelUnavailable as error: print((asked, waited) == ([5], []), error)"
     )
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
     done = subprocess.run(
