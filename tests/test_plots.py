@@ -12,6 +12,7 @@ matplotlib.use("agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgba
@@ -23,9 +24,9 @@ from helpers.plots.coupling import plot_correlation_matrix, plot_coupling_scatte
 from helpers.plots.figures import FIGURES, draw_all, most_shifted
 from helpers.plots.plane import common_n, plot_attainable, plot_head, plot_head_grid, plot_shift_arrows
 from helpers.plots.shifts import plot_shift_by_layer, plot_shift_distribution
-from helpers.plots.style import ACTIVE, CONTROL, GREY, RC, ROLE_COLOURS, name_points, role_colour, use_style
+from helpers.plots.style import ACTIVE, CONTROL, GREY, NO_ROLES, RC, ROLE_COLOURS, name_points, role_colour, use_style
 from helpers.reference import published
-from helpers.reference.circuits import IOI_POST
+from helpers.reference.circuits import IOI_POST, Circuit
 from helpers.statistics.coupling import strongest_pairs, upper_triangle
 
 
@@ -73,6 +74,39 @@ def test_neighbours_share_one_name(ax: Axes) -> None:
     points = [(0.1, 0.1), (0.11, 0.1), (0.5, 0.5)]
     name_points(ax, points, ["0.1", "0.2", "3.4"], [ACTIVE, CONTROL, GREY], near=(0.05, 0.05))
     assert [(text.get_text(), text.get_color()) for text in ax.texts] == [("0.1 0.2", "#000000"), ("3.4", GREY)]
+
+
+def test_roles_without_a_colour_of_their_own() -> None:
+    """A role that no list has keeps one colour that is not grey; heads outside, and those without a role, are grey."""
+    assert role_colour("acts at C1") == role_colour("acts at C1") != GREY
+    assert {role_colour(role) for role in NO_ROLES} == {GREY}
+
+
+def boxes(fig: Figure, ax: Axes) -> list[Any]:
+    """Where the texts of a panel really stand once it is drawn."""
+    fig.canvas.draw()
+    return [text.get_window_extent() for text in ax.texts if text.get_text()]
+
+
+def test_names_of_a_crowd_do_not_cover_each_other(ax: Axes) -> None:
+    """Six points in a row, two letters apart: as drawn no two names overlap, and all lie in the panel."""
+    ax.set(xlim=(0, 1), ylim=(0, 1))
+    points = [(0.85 + 0.03 * i, 0.5) for i in range(5)] + [(0.99, 0.99)]
+    name_points(ax, points, [f"1{i}.1" for i in range(6)], [ACTIVE] * 6, near=(0, 0))
+    drawn = boxes(ax.figure, ax)
+    assert not [(a, b) for i, a in enumerate(drawn) for b in drawn[:i] if a.overlaps(b)]
+    panel = ax.get_window_extent()
+    assert all(panel.x0 <= box.x0 and box.x1 <= panel.x1 + 2 and box.y1 <= panel.y1 + 2 for box in drawn)
+
+
+def test_names_keep_off_what_is_to_be_avoided(ax: Axes) -> None:
+    """With something in the usual place, above at the right, the name goes elsewhere; without, it is there."""
+    ax.set(xlim=(0, 1), ylim=(0, 1))
+    for avoid in ([], [(0.5 + dx, 0.5 + dy) for dx in (0.02, 0.04, 0.06) for dy in (0.02, 0.04)]):
+        name_points(ax, [(0.5, 0.5)], ["3.4"], [ACTIVE], near=(0, 0), avoid=avoid)
+    usual, other = (text.xyann for text in ax.texts)
+    assert usual == (4, 4)
+    assert other != (4, 4)
 
 
 # The plane
@@ -227,7 +261,7 @@ def test_coupling_scatter(planted: Any, ax: Axes) -> None:
     np.testing.assert_allclose(dots, np.stack([planted.coupling.control[i, j], planted.coupling.active[i, j]], axis=1))
     pairs = strongest_pairs(planted.coupling, HEADS, top=6)
     np.testing.assert_allclose(marked, pairs[["c_control", "c_active"]])
-    assert labels(ax) == [f"{p.head_1}–{p.head_2}" for p in pairs.itertuples()]
+    assert sorted(" ".join(labels(ax)).split()) == sorted(f"{p.head_1}–{p.head_2}" for p in pairs.itertuples())
 
 
 # Whole figures
@@ -280,13 +314,63 @@ def test_titles_are_computed(planted: Any) -> None:
 
 
 def test_matrices_share_their_range(planted: Any) -> None:
-    """C_active and C_control on -1 to 1, C_diff on -2 to 2 (the largest possible), each with its sd."""
+    """C_active, C_control and C_diff on -1 to 1 with one colour bar, that says what lies beyond; each with its sd."""
     fig = FIGURES["7_correlation_matrices"](planted)
     images = [ax.images[0] for ax in fig.axes if ax.images]
-    assert [image.get_clim() for image in images[:3]] == [(-1, 1), (-1, 1), (-2, 2)]
+    assert [image.get_clim() for image in images] == [(-1, 1)] * 3
+    assert len(fig.axes) == 4
+    assert images[-1].colorbar.extend == "both"
     for ax, name in zip(fig.axes, ("active", "control", "difference"), strict=False):
         sd = upper_triangle(getattr(planted.coupling, name)).std()
         assert f"{name}: sd {sd:.2f}" in {ax.get_title(loc=side) for side in ("left", "center")}
+
+
+def of_many_heads() -> Any:
+    """Records of a 30 x 9 model with a circuit of 40 heads, seven of them with a role of their own."""
+    roles = {f"acts at {at}": ((layer, 0),) for layer, at in enumerate(("END", "S2", "B", "NOUN", "YY", "C1", "A1"))}
+    many = {"acts in between": tuple((layer, head) for layer in range(7, 18) for head in (1, 4, 8))}
+    sides = [toy_record(random_rows(6, 30, 9, KEYS, seed=seed)) for seed in (0, 1)]
+    return analyse(*sides, Circuit("many", 30, 9, roles | many, "made up"))
+
+
+def test_matrices_of_many_heads() -> None:
+    """270 heads: panels of their own size, neighbours averaged, at most twelve ticks, one colour bar."""
+    fig = FIGURES["7_correlation_matrices"](of_many_heads())
+    shown = [ax for ax in fig.axes if ax.images]
+    assert [ax.images[0].get_interpolation() for ax in shown] == ["antialiased"] * 3
+    assert [t.get_text() for t in shown[0].get_xticklabels()] == [str(layer) for layer in range(0, 30, 3)]
+    fig.canvas.draw()
+    assert min(ax.get_window_extent().width for ax in shown) > 0.35 * fig.bbox.width
+
+
+def test_names_of_a_large_circuit() -> None:
+    """Of 40 circuit heads the 25 that shift most are named by layer, and three others."""
+    experiment = of_many_heads()
+    fig = FIGURES["6_shifts_by_layer"](experiment)
+    table = experiment.table.assign(size=experiment.table.d_kl.abs())
+    largest = pd.concat([table[table.in_circuit].nlargest(25, "size"), table[~table.in_circuit].nlargest(3, "size")])
+    named = sorted(f"{layer}.{head}" for layer, head in zip(largest.layer, largest["head"], strict=True))
+    assert sorted(" ".join(labels(fig.axes[0])).split()) == named
+
+
+@pytest.mark.parametrize("name", ["5_shift_distributions", "6_shifts_by_layer"])
+def test_roles_are_in_a_legend(name: str, planted: Any) -> None:
+    """Every colour of the two panels is named once, in one legend below both."""
+    (legend,) = FIGURES[name](planted).legends
+    assert [text.get_text() for text in legend.get_texts()] == ["Name Mover", "Induction", "other"]
+    colours = [to_hex(handle.get_color()) for handle in legend.legend_handles]
+    assert colours == [to_hex(role_colour(role)) for role in ("Name Mover", "Induction", "other")]
+
+
+def test_grids_say_what_their_colours_are(planted: Any) -> None:
+    """Blue is control and vermilion is active, in a legend below the panels that covers none of them."""
+    fig = FIGURES["2_circuit_heads"](planted)
+    fig.canvas.draw()
+    (legend,) = fig.subfigs[1].legends
+    texts = [text.get_text() for text in legend.get_texts()]
+    assert texts[:2] == ["control prompts", "active prompts"]
+    assert [to_hex(handle.get_color()) for handle in legend.legend_handles[:2]] == [to_hex(CONTROL), to_hex(ACTIVE)]
+    assert not [ax for ax in fig.axes if ax.axison and ax.get_tightbbox().overlaps(legend.get_window_extent())]
 
 
 def test_published_figure_shows_no_measurement(planted: Any, uncharted: Any) -> None:

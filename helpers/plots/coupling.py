@@ -10,27 +10,34 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.image import AxesImage
 
-from helpers.plots.style import BLACK, BLUE, GREEN, GREY, ORANGE, SKY, VERMILION
+from helpers.plots.style import BLACK, BLUE, GREEN, GREY, ORANGE, SKY, VERMILION, name_points
 from helpers.statistics.coupling import Coupling, strongest_pairs
 from helpers.statistics.coupling_null import CouplingNull
+
+#: From this many heads on, a matrix has more heads than its picture has pixels.
+LARGE = 150
 
 
 def plot_correlation_matrix(
     ax: Axes, matrix: Float[np.ndarray, "head head"], n_heads: int, *, limit: float = 1.0
 ) -> AxesImage:
-    """A head x head matrix, one tick a layer; the colour range is -limit to limit (share it between panels).
+    """A head x head matrix, one tick a layer (at most twelve); the colour range is -limit to limit (share it between panels).
 
     Returns:
         the image, for a colour bar.
     """
     n_layers = len(matrix) // n_heads
-    image = ax.imshow(matrix, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
+    is_large = len(matrix) > LARGE  # then a head is less than a pixel, and neighbours are averaged
+    image = ax.imshow(
+        matrix, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="antialiased" if is_large else "nearest"
+    )
     starts = np.arange(n_layers) * n_heads
+    shown = np.arange(0, n_layers, -(-n_layers // 12))
     for set_ticks in (ax.set_xticks, ax.set_yticks):
-        set_ticks(starts + (n_heads - 1) / 2, [str(layer) for layer in range(n_layers)], fontsize=8)
+        set_ticks(starts[shown] + (n_heads - 1) / 2, [str(layer) for layer in shown], fontsize=8)
     for start in starts[1:]:
-        ax.axhline(start - 0.5, color="white", lw=0.5)
-        ax.axvline(start - 0.5, color="white", lw=0.5)
+        ax.axhline(start - 0.5, color="white", lw=0.2 if is_large else 0.5)
+        ax.axvline(start - 0.5, color="white", lw=0.2 if is_large else 0.5)
     ax.tick_params(length=0)
     ax.set(xlabel="layer of head", ylabel="layer of head")
     ax.spines[:].set_visible(False)
@@ -40,15 +47,18 @@ def plot_correlation_matrix(
 def plot_coupling_scatter(ax: Axes, coupling: Coupling, n_heads: int, *, top: int = 6) -> Axes:
     """C_active against C_control, a dot a pair of heads; the pairs that change most are named."""
     upper = np.triu_indices_from(coupling.active, k=1)
-    ax.scatter(coupling.control[upper], coupling.active[upper], s=5, color=GREY, alpha=0.35, lw=0, rasterized=True)
+    alpha = float(np.clip(3500 / len(upper[0]), 0.12, 0.35))  # many dots lie upon each other
+    ax.scatter(coupling.control[upper], coupling.active[upper], s=5, color=GREY, alpha=alpha, lw=0, rasterized=True)
     pairs = strongest_pairs(coupling, n_heads, top=top)
     ax.scatter(pairs.c_control, pairs.c_active, s=22, color=VERMILION, lw=0)
-    _name_pairs(ax, pairs)
     ax.axline((0, 0), slope=1, color="black", lw=0.8)
     ax.set(
         xlabel="correlation of KL, control prompts", ylabel="correlation of KL, active prompts",
         xlim=(-1.05, 1.05), ylim=(-1.05, 1.05), aspect="equal",
     )  # fmt: skip
+    points = list(zip(pairs.c_control, pairs.c_active, strict=True))
+    names = [f"{one}–{two}" for one, two in zip(pairs.head_1, pairs.head_2, strict=True)]
+    name_points(ax, points, names, [BLACK] * len(names), near=(0.04, 0.03))
     return ax
 
 
@@ -77,11 +87,3 @@ def plot_precision_recall(ax: Axes, edges: pd.DataFrame, names: Sequence[str], t
     ax.set(xlabel="recall of causal edges", ylabel="precision", xlim=(0, 1.01), yscale="log", ylim=(None, 1.1))
     ax.legend(fontsize=8.5)
     return ax
-
-
-def _name_pairs(ax: Axes, pairs: pd.DataFrame) -> None:
-    for pair in pairs.itertuples():
-        ax.annotate(
-            f"{pair.head_1}–{pair.head_2}", (pair.c_control, pair.c_active), fontsize=7.5, xytext=(4, 3),
-            textcoords="offset points",
-        )  # fmt: skip

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from helpers.experiment import SCORES, Experiment
-from helpers.plots.coupling import plot_correlation_matrix, plot_coupling_scatter
+from helpers.plots.coupling import LARGE, plot_correlation_matrix, plot_coupling_scatter
 from helpers.plots.plane import common_n, label_plane, plot_attainable, plot_head, plot_head_grid, plot_shift_arrows
 from helpers.plots.shifts import plot_shift_by_layer, plot_shift_distribution
-from helpers.plots.style import RC, head_name
+from helpers.plots.style import ACTIVE, CONTROL, RC, head_name, role_legend
 from helpers.reference import published
 from helpers.reference.circuits import Head
 from helpers.statistics.coupling import upper_triangle
@@ -85,19 +86,20 @@ def shifts_by_layer(experiment: Experiment) -> Figure | None:
 
 
 def correlation_matrices(experiment: Experiment) -> Figure:
-    """C_active, C_control and C_diff, one colour range for the first two."""
+    """C_active, C_control and C_diff in one colour range, in which differences beyond 1 look like 1."""
     coupling, n_heads = experiment.coupling, experiment.active.n_heads
-    fig = Figure(figsize=(9, 3.4))
-    axes = fig.subplots(1, 3)
-    named = (
-        ("active", coupling.active, 1.0),
-        ("control", coupling.control, 1.0),
-        ("difference", coupling.difference, 2.0),
-    )
-    for ax, (name, matrix, limit) in zip(axes, named, strict=True):
-        image = plot_correlation_matrix(ax, matrix, n_heads, limit=limit)
+    is_large = len(coupling.active) > LARGE
+    fig = Figure(figsize=(9, 8.4) if is_large else (9, 3.4))
+    axes = list(fig.subplots(2, 2).ravel() if is_large else fig.subplots(1, 3))
+    named = {"active": coupling.active, "control": coupling.control, "difference": coupling.difference}
+    for ax, (name, matrix) in zip(axes, named.items(), strict=False):
+        image = plot_correlation_matrix(ax, matrix, n_heads)
         ax.set_title(f"{name}: sd {upper_triangle(matrix).std():.2f}")
-        fig.colorbar(image, ax=ax, shrink=0.75)
+    for ax in axes[len(named) :]:
+        ax.set_axis_off()
+    label = "correlation, or difference"
+    where = {"cax": axes[-1].inset_axes((0.05, 0.1, 0.06, 0.8))} if is_large else {"ax": axes, "shrink": 0.8}
+    fig.colorbar(image, label=label, extend="both", **where)
     return fig
 
 
@@ -138,9 +140,16 @@ def most_shifted(experiment: Experiment, count: int, *, inside: bool) -> list[He
     return [(int(layer), int(head)) for layer, head in zip(chosen.layer, chosen["head"], strict=True)]
 
 
-def _grid(experiment: Experiment, heads: list[Head] | tuple[Head, ...]) -> Figure:
-    fig = Figure(figsize=(8, 0.7 + 1.8 * -(-len(heads) // COLUMNS)))
-    plot_head_grid(fig, experiment, heads, columns=COLUMNS)
+def _grid(experiment: Experiment, heads: Sequence[Head]) -> Figure:
+    """Small multiples, and below them what the colours of their points are."""
+    height, legend = 0.7 + 1.8 * -(-len(heads) // COLUMNS), 0.3
+    fig = Figure(figsize=(8, height))
+    above, below = fig.subfigures(2, 1, height_ratios=(height - legend, legend))  # type: ignore[misc]
+    plot_head_grid(above, experiment, heads, columns=COLUMNS)
+    sides = (("control prompts", CONTROL), ("active prompts", ACTIVE))
+    handles = [Line2D([], [], marker="o", lw=0, ms=4, color=colour, label=name) for name, colour in sides]
+    handles.append(Line2D([], [], color="black", lw=1.4, label="arrow: from mean to mean"))
+    below.legend(handles=handles, loc="center", ncols=len(handles), fontsize=9)
     return fig
 
 
@@ -151,4 +160,5 @@ def _two_scores(experiment: Experiment, plot: Callable, title: str) -> Figure | 
     for ax, (score, column) in zip(fig.subplots(1, 2), SCORES.items(), strict=True):
         plot(ax, experiment.table, column)
         ax.set_title(f"{score}: " + title.format(r=experiment.rankings[score]))
+    role_legend(fig, [*experiment.circuit.roles, "other"] if experiment.circuit else [])
     return fig

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
@@ -12,7 +13,17 @@ from matplotlib.lines import Line2D
 
 from helpers.diagnostics.plane import upper_curve
 from helpers.experiment import Experiment
-from helpers.plots.style import ACTIVE, CHI_LABEL, CONTROL, GREY, KL_LABEL, head_name, name_points, role_colour
+from helpers.plots.style import (
+    ACTIVE,
+    CHI_LABEL,
+    CONTROL,
+    GREY,
+    KL_LABEL,
+    NO_ROLES,
+    head_name,
+    name_points,
+    role_colour,
+)
 from helpers.reference.circuits import Head
 
 
@@ -92,8 +103,16 @@ def plot_shift_arrows(ax: Axes, table: pd.DataFrame, *, n: int | None = None, la
     if label_heads:
         points = list(zip(known.kl_active, known.chi_active, strict=True))
         names = [head_name(*head) for head in zip(known.layer, known["head"], strict=True)]
-        name_points(ax, points, names, [role_colour(role) for role in known.role], near=(0.05, 0.016))
+        colours = [role_colour(role) for role in known.role]
+        name_points(ax, points, names, colours, near=(0.05, 0.016), avoid=_along_arrows(known))
     return ax
+
+
+def _along_arrows(table: pd.DataFrame, count: int = 6) -> list[tuple[float, float]]:
+    """Points on the arrows of a table's heads, tips not included."""
+    t = np.linspace(0, 1, count, endpoint=False)
+    x, y = (np.outer(1 - t, table[f"{n}_control"]) + np.outer(t, table[f"{n}_active"]) for n in ("kl", "chi"))
+    return list(zip(x.ravel().tolist(), y.ravel().tolist(), strict=True))
 
 
 def _arrow(ax: Axes, row: Any, *, colour: str, alpha: float = 1.0, width: float = 1.4) -> None:
@@ -105,7 +124,8 @@ def _arrow(ax: Axes, row: Any, *, colour: str, alpha: float = 1.0, width: float 
 
 
 def _role_legend(ax: Axes, roles: Iterable[str]) -> None:
-    handles = [Line2D([], [], color=role_colour(r), lw=2, label=r) for r in sorted(roles, key=lambda r: r == "other")]
+    in_order = sorted(roles, key=lambda role: role in NO_ROLES)
+    handles = [Line2D([], [], color=role_colour(role), lw=2, label=role) for role in in_order]
     ax.legend(handles=handles, fontsize=8.5, loc="upper left")
 
 

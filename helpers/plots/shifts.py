@@ -30,13 +30,18 @@ def plot_shift_distribution(ax: Axes, table: pd.DataFrame, column: str = "d_kl",
     return ax
 
 
-def plot_shift_by_layer(ax: Axes, table: pd.DataFrame, column: str = "d_kl", *, top: int = 3) -> Axes:
-    """|shift| of every head against its layer: what depth alone would explain. The ``top`` others are named."""
+def plot_shift_by_layer(ax: Axes, table: pd.DataFrame, column: str = "d_kl", *, top: int = 3, most: int = 25) -> Axes:
+    """|shift| of every head against its layer: what depth alone would explain.
+
+    Named are the ``top`` others and the circuit's heads, of a large circuit the ``most`` that shift most.
+    """
     others, circuit = table[~table.in_circuit], table[table.in_circuit]
     ax.scatter(others.layer, others[column].abs(), s=18, color=GREY, alpha=0.7, lw=0, label="others")
     ax.scatter(circuit.layer, circuit[column].abs(), s=30, c=[role_colour(r) for r in circuit.role], lw=0)
     ax.set(xlabel="layer", ylabel=f"{SYMBOLS[column]}  (normalised)", ylim=(0, None))
-    named = pd.concat([circuit, others.loc[others[column].abs().nlargest(top).index]])
+    named = pd.concat(
+        [group.loc[group[column].abs().nlargest(n).index] for group, n in ((circuit, most), (others, top))]
+    )
     points = list(zip(named.layer, named[column].abs(), strict=True))
     names = [head_name(*head) for head in zip(named.layer, named["head"], strict=True)]
     name_points(ax, points, names, [role_colour(r) for r in named.role], near=(0.5, 0.04 * ax.get_ylim()[1]))

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
+from zlib import crc32
 
-import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
+
+from helpers.plots.placing import SIZE, Box, free_place
 
 #: Okabe & Ito's colour-blind safe palette.
 BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (
@@ -27,12 +32,30 @@ ROLE_COLOURS = {
     "acts at END": VERMILION,
     "acts at S2": BLUE,
     "acts in between": GREEN,
+    "acts at B": SKY,
+    "acts at A1": ORANGE,
+    "acts at A2": VERMILION,
+    "acts at NOUN": BLUE,
+    "acts at ATTRACTOR": ORANGE,
 }
+
+#: What heads are called that no circuit has, or whose role nobody knows.
+NO_ROLES = ("other", "unknown", "no role found", "acts somewhere")
 
 
 def role_colour(role: str) -> str:
-    """The colour of a role; grey for heads outside the circuit."""
-    return ROLE_COLOURS.get(role, GREY)
+    """The colour of a role, the same in every figure; grey for heads outside the circuit."""
+    if role in NO_ROLES:
+        return GREY
+    others = ORANGE, SKY, GREEN, PURPLE, BLACK
+    return ROLE_COLOURS.get(role, others[crc32(role.encode()) % len(others)])
+
+
+def role_legend(fig: Figure, roles: Iterable[str], **options: Any) -> None:
+    """A legend of the roles' colours below all panels of a figure, those outside the circuit last."""
+    in_order = sorted(dict.fromkeys(roles), key=lambda role: role in NO_ROLES)
+    handles = [Line2D([], [], color=role_colour(r), marker="o", lw=0, label=r) for r in in_order]
+    fig.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)), fontsize=9, **options)
 
 
 #: rcParams of every figure: readable when a page is 800 px wide.
@@ -73,8 +96,12 @@ def name_points(
     colours: Sequence[str],
     *,
     near: tuple[float, float],
+    avoid: Sequence[tuple[float, float]] = (),
 ) -> None:
-    """Write names beside points; points nearer to each other than ``near`` (in data units) share one text."""
+    """Write names beside points; points nearer to each other than ``near`` (in data units) share one text.
+
+    Names cover each other, the points and those to ``avoid`` as little as can be.
+    """
     groups: list[list[int]] = []
     for i, (x, y) in enumerate(points):
         for group in groups:
@@ -83,10 +110,13 @@ def name_points(
                 break
         else:
             groups.append([i])
+    placed: list[Box] = []
     for group in groups:
         shades = {colours[i] for i in group}
-        right = points[group[0]][0] > ax.get_xlim()[0] + 0.8 * np.ptp(ax.get_xlim())
+        text = " ".join(names[i] for i in group)
+        x, y, ha, va = free_place(ax, points[group[0]], text, [*points, *avoid], placed)
         ax.annotate(
-            " ".join(names[i] for i in group), points[group[0]], (-4 if right else 4, 4), textcoords="offset points",
-            fontsize=8, color=shades.pop() if len(shades) == 1 else BLACK, ha="right" if right else "left",
+            text, points[group[0]], (x, y), textcoords="offset points", fontsize=SIZE, ha=ha, va=va,
+            color=shades.pop() if len(shades) == 1 else BLACK,
+            path_effects=[withStroke(linewidth=1.5, foreground="white", alpha=0.8)],
         )  # fmt: skip
