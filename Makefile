@@ -3,7 +3,7 @@
 #   make test    every test
 #   make run MODEL=smollm2   the same on a real language model (fetched once: 93 MB, and 0.5 GB in the user's cache)
 .DEFAULT_GOAL := help
-.PHONY: help run circuit reproduce test lab notebooks bench lint demo-model smollm2 badges clean
+.PHONY: help run circuit reproduce test quick mutate lab notebooks measure bench lint demo-model smollm2 badges clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -40,6 +40,12 @@ test: $(READY_TO_TEST) $(BROWSER) lint  ## every test: lint, unit, doctest, note
 	@$(TRY_SMOLLM2)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --nbval --nbval-current-env --nbval-cell-timeout=240 tests helpers notebooks
 
+quick: $(READY_TO_TEST) lint  ## lint and the tests of a minute: no notebooks, no browser, nothing slow
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile -p no:nbval -m "not slow and not browser" tests helpers
+
+mutate: $(READY_TO_TEST)  ## change the pure functions one place at a time and count what the tests notice: SAMPLE= SEED=
+	@OMP_NUM_THREADS=1 $(BIN)/python tests/mutation/score.py $(if $(SAMPLE),--sample "$(SAMPLE)") $(if $(SEED),--seed "$(SEED)")
+
 lint: $(READY_TO_TEST)  ## ruff and mypy
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -52,11 +58,15 @@ lab: $(READY)    ## JupyterLab on the notebooks
 notebooks: $(READY)  ## re-execute every notebook in place
 	@$(BIN)/python notebooks/refresh.py
 
-bench: $(READY_TO_TEST)  ## time and memory of the attention call against named alternatives
+bench: $(READY_TO_TEST)  ## time and memory of recording and patching against named alternatives
 	@$(TRY_SMOLLM2)
 	@$(BIN)/python tests/benchmarks/attention.py
 	@$(BIN)/python tests/benchmarks/long_prompts.py
 	@$(BIN)/python tests/benchmarks/whole_run.py
+	@$(BIN)/python tests/benchmarks/patching.py
+
+measure: $(READY) $(FOR_MODEL)  ## repeat the shipped measurements of a model (about 40 minutes on 2 cores for smollm2): MODEL=
+	@$(BIN)/python -m helpers.measured.build $(or $(MODEL),smollm2)
 
 demo-model: $(READY)  ## train the demo models again (up to 90 minutes on 2 cores)
 	@$(BIN)/python -m helpers.demo.build

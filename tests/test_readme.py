@@ -31,3 +31,44 @@ def test_local_links_lead_somewhere() -> None:
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", README) if not link.startswith("http")]
     assert len(links) > 5
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+SCORE_ROWS = {
+    "activation patching of every head": "activation patching",
+    "attribution patching": "attribution patching",
+    "**output change, all positions**": "output change, all positions",
+    "total variation of attention, furthest position": "total variation, furthest position",
+    r"\|dKL\| at END": "|d KL|",
+    r"\|dchi\| at END": "|d chi|",
+    "layer index": "layer index",
+}
+
+
+@pytest.mark.parametrize(("row", "score"), SCORE_ROWS.items(), ids=SCORE_ROWS.values())
+def test_scores_on_the_real_model_are_the_shipped_ones(row: str, score: str) -> None:
+    """Every AUROC and within-layer AUROC of the table of scores, and the passes, as the shipped tables give them."""
+    from helpers.measured.shipped import ranked_scores
+
+    (line,) = (line for line in README.splitlines() if line.startswith(f"| {row}") and "SmolLM2" not in line)
+    cells = [cell.strip() for cell in line.strip("|").replace(r"\|", "").split("|")]
+    for cell, task in zip(cells[2:], ("ioi", "repeated", "agreement"), strict=True):
+        ranked = ranked_scores("smollm2", task, [score], n_permutations=1).loc[score]
+        assert cell == f"{ranked.auroc:.2f} ({ranked.within:.2f})"
+        assert cells[1].split()[0] == f"{ranked.passes:g}"
+
+
+def test_the_answer_on_the_real_model_is_the_shipped_one() -> None:
+    """AUROC of |dKL|, |dchi| and the layer index for SmolLM2's IOI heads, their number, and the within-layer values."""
+    from helpers.measured.shipped import ranked_scores
+    from helpers.reference.measured import measured_circuit
+
+    ranked = ranked_scores("smollm2", "ioi", ("|d KL|", "|d chi|", "layer index"))
+    circuit = measured_circuit("smollm2")
+    assert circuit is not None
+    numbers = " | ".join(f"{ranked.auroc[name]:.3f}" for name in ("|d KL|", "|d chi|", "layer index"))
+    assert (
+        f"| SmolLM2, {len(circuit.circuit().heads)} causal heads of 270 (**measured**, minimal pairs) | {numbers} |"
+        in README
+    )
+    within = "; ".join(f"{ranked.within[name]:.3f}, p = {ranked.within_p[name]:.2f}" for name in ("|d KL|", "|d chi|"))
+    assert f"({within})" in README

@@ -135,7 +135,7 @@ def _causal(model: str, measured: MeasuredCircuit) -> str:
 
 
 def _scores(model: str, task: str) -> str:
-    ranked = ranked_scores(model, task).loc[list(SHOWN)]
+    ranked = ranked_scores(model, task, SHOWN)
     return _markdown(
         pd.DataFrame(
             {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from helpers.attention.record import AttentionRecord
-from helpers.comparison import rank_scores
+from helpers.comparison import SCORES, rank_scores
 from helpers.reference.measured import MeasuredCircuit, measured_circuit
 from helpers.statistics.effects import THRESHOLD
 
@@ -23,6 +23,11 @@ NAMED_ON = frozenset(
     | {("smollm2", "repeated")}
 )
 WITHIN_GOAL = 0.91
+#: The scores that the protocol's hypotheses are about.
+READ_BY_VERDICTS = (
+    "|d KL|", "|d chi|", "total variation", "|d KL|, furthest position", "total variation, furthest position", NAMED,
+    "attribution patching",
+)  # fmt: skip
 
 
 @cache
@@ -48,14 +53,22 @@ def head_scores(model: str, task: str) -> tuple[pd.DataFrame, dict[str, str]]:
         return pd.read_csv(file), json.loads((folder / "reasons.json").read_text(encoding="utf-8"))
 
 
-def ranked_scores(model: str, task: str, *, threshold: float = THRESHOLD, n_permutations: int = 20_000) -> pd.DataFrame:
-    """How every score ranks the causal heads of a measured circuit (`helpers.comparison.rank_scores`).
+def ranked_scores(
+    model: str,
+    task: str,
+    names: Sequence[str] = tuple(SCORES),
+    *,
+    threshold: float = THRESHOLD,
+    n_permutations: int = 20_000,
+) -> pd.DataFrame:
+    """How scores (default: every one) rank the causal heads of a measured circuit (`helpers.comparison.rank_scores`).
 
     Raises:
         ValueError: as `head_scores`, and if fewer than two heads are causal at the threshold.
     """
     values, reasons = head_scores(model, task)
-    return rank_scores(values, reasons, _known(model, task).circuit(threshold), n_permutations=n_permutations)
+    scores = {name: SCORES[name] for name in names}
+    return rank_scores(values, reasons, _known(model, task).circuit(threshold), scores, n_permutations=n_permutations)
 
 
 def shipped_roles(model: str) -> pd.DataFrame:
@@ -76,7 +89,11 @@ def shipped_record(model: str, name: str) -> AttentionRecord:
 
 def verdicts(model: str, *, n_permutations: int = 20_000) -> list[str]:
     """What the measurements say about the three hypotheses of the protocol, one sentence each, on every task."""
-    tables = {task: ranked_scores(m, task, n_permutations=n_permutations) for m, task in measured_tasks() if m == model}
+    tables = {
+        task: ranked_scores(m, task, READ_BY_VERDICTS, n_permutations=n_permutations)
+        for m, task in measured_tasks()
+        if m == model
+    }
     judged = {task: table for task, table in tables.items() if (model, task) not in NAMED_ON}
 
     def each(say: Callable[[pd.DataFrame], str], some: Mapping[str, pd.DataFrame]) -> str:
