@@ -341,3 +341,30 @@ def test_rank_edges_is_the_references() -> None:
     assert (ranked.within[["layers", "early layers first"]] == 0.5).all()
     assert (ranked["within p"][["layers", "early layers first"]] == 1).all()
     assert (ranked.low <= ranked["average precision"]).all()
+
+
+def test_early_layers_come_first() -> None:
+    """Edges between the first layers are the causal ones: the baseline that looks at no prompt has AUROC 1, and 0 turned."""
+    table = edge_table({}, 4, 2)
+    depth = (table.layer_1 + table.layer_2).to_numpy()
+    assert depth.min() == 1 < 3 < depth.max() == 5
+    early = rank_edges(table.assign(causal=depth < 3), [], n_resamples=20).loc["early layers first"]
+    late = rank_edges(table.assign(causal=depth > 3), [], n_resamples=20).loc["early layers first"]
+    assert (early.AUROC, early["average precision"]) == (1, 1)
+    assert late.AUROC == 0
+    assert late["average precision"] == pytest.approx(average_precision_score(depth > 3, -depth))
+
+
+def test_edges_are_compared_within_two_layers() -> None:
+    """within = share of won pairs (causal, not) of the same two layers, by brute force; p is one of 2,000 permutations."""
+    rng = np.random.default_rng(4)
+    table = edge_table({"c": rng.normal(size=(8, 8))}, 4, 2).assign(causal=rng.random(24) < 0.4)
+    ranked = rank_edges(table, ["c"], n_resamples=20).loc["c"]
+    wins = [
+        float(one.c > other.c)
+        for _, block in table.groupby(["layer_1", "layer_2"])
+        for one in block[block.causal].itertuples()
+        for other in block[~block.causal].itertuples()
+    ]
+    assert ranked.within == pytest.approx(np.mean(wins))
+    assert ranked["within p"] * 2001 == pytest.approx(round(ranked["within p"] * 2001))

@@ -5,6 +5,7 @@ from math import factorial, prod
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from helpers.diagnostics.discrimination import draws_needed, expected_draws, false_alarm, log_likelihood_ratios
 from helpers.diagnostics.rows import kl_selectivity, susceptibility
@@ -79,6 +80,36 @@ def test_correction(delta):
     kl, chi = (float(f(pi, normalized=False)) for f in (kl_selectivity, susceptibility))
     assert draws_needed(pi, delta) == pytest.approx(expected_draws(kl, chi, delta), rel=0.05)
     assert expected_draws(kl, chi, delta) > expected_draws(kl, 0.0, delta) == pytest.approx(-np.log(delta) / kl)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("miss", [0.05, 0.3])
+def test_bisection_ends_where_false_alarm_crosses(miss, seed):
+    """false_alarm(N) <= delta < false_alarm(N - 1), with the miss, the trials and the seed that were given."""
+    options = {"miss": miss, "trials": 400, "seed": seed}
+    needed = draws_needed(ROW, 1e-5, **options)
+    assert false_alarm(ROW, needed, **options) <= 1e-5 < false_alarm(ROW, needed - 1, **options)
+
+
+@pytest.mark.parametrize("draws", [1, 15, 16, 17, 20])
+def test_delta_that_is_just_met(draws):
+    """A tie of k in n has false alarm (k/n)^N exactly: N draws do for that delta, and one more is needed below it."""
+    delta = false_alarm(TIE, draws)
+    assert draws_needed(TIE, delta) == draws
+    assert draws_needed(TIE, np.nextafter(delta, 0)) == draws + 1
+
+
+@pytest.mark.parametrize("miss", [0.001, 0.1, 0.5, 0.9])
+@pytest.mark.parametrize("kl", [0.01, 0.3, 2.0])
+@pytest.mark.parametrize("chi", [1e-6, 0.2, 3.0])
+@pytest.mark.parametrize("delta", [0.5, 1e-3, 1e-30])
+def test_expected_draws_solve_their_equation(delta, chi, kl, miss):
+    """log(1/delta) = N KL - q sqrt(N chi) + max(log(2 pi N chi)/2 + q^2/2, 0), at the N that is given."""
+    n = expected_draws(kl, chi, delta, miss=miss)
+    q = -norm.ppf(miss)
+    density = max(np.log(2 * np.pi * n * chi) / 2 + q**2 / 2, 0)
+    terms = [n * kl, q * np.sqrt(n * chi), density, np.log(delta)]
+    assert n * kl - q * np.sqrt(n * chi) + density + np.log(delta) == pytest.approx(0, abs=1e-8 * np.abs(terms).sum())
 
 
 def test_same_seed_same_answer():

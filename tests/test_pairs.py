@@ -280,6 +280,16 @@ def test_counts_of_found_heads_are_those_of_scipy(alpha: float) -> None:
     assert _found(alpha, active, control[:9]) == (adjusted(welch) < alpha).sum()
 
 
+@pytest.mark.parametrize("n", [3, 10])
+def test_found_means_below_alpha(n: int) -> None:
+    """One head, whose q is its p: it is found if alpha is above p, not if alpha is p; by scipy's paired and Welch's p."""
+    active, control = (side[:, 0, 1:] for side in pairs(n, (1, 2), effect=1.0))
+    p = stats.ttest_rel(active, control).pvalue[0], stats.ttest_ind(active, control, equal_var=False).pvalue[0]
+    for value, sides in zip(p, ((active - control,), (active, control)), strict=True):
+        assert _found(value * (1 + 1e-9), *sides) == 1
+        assert _found(value * (1 - 1e-9), *sides) == 0
+
+
 def test_constant_heads_are_not_found() -> None:
     """A head that is one number, or one up to float32 rounding between the sets, does not move in either design."""
     active, control = np.full((2, 20, 1, 2), 0.3)

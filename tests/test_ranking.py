@@ -198,6 +198,25 @@ def test_interval_narrows_with_level_and_is_reproducible() -> None:
     assert wide.low != rank_heads(*data, n_permutations=50, seed=1).low
 
 
+def test_plain_lists() -> None:
+    """Whole numbers for scores, 0 and 1 for labels, lists for arrays: the same ranking, AUROC, gain and adjusted scores."""
+    score, labels, layer = [3, 1, 2, 2, 5, 0], [1, 0, 1, 0, 0, 1], [0, 0, 0, 1, 1, 1]
+    arrays = np.array(score, dtype=float), np.array(labels, dtype=bool), np.array(layer)
+    assert rank_heads(score, labels, layer) == rank_heads(*arrays)
+    assert auroc(score, labels) == auroc(*arrays[:2]) == brute_force(*arrays[:2])
+    assert within_layer_auroc(score, labels, layer) == within_layer_auroc(*arrays)
+    assert auroc_gain(score, layer, labels) == auroc_gain(arrays[0], arrays[2], arrays[1])
+    np.testing.assert_array_equal(adjust_for_depth(score, layer), adjust_for_depth(arrays[0], arrays[2]))
+
+
+def test_one_seed_for_resamples_and_permutations() -> None:
+    """Another seed gives other permutations of the labels as well: p within layers is another."""
+    data = heads(8, 8, 20)
+    p = [rank_heads(*data, n_permutations=500, n_resamples=10, seed=seed).within_p for seed in range(5)]
+    assert len(set(p)) > 1
+    assert p[3] == rank_heads(*data, n_permutations=500, n_resamples=10, seed=3).within_p
+
+
 # Published figures
 
 
