@@ -18,6 +18,7 @@ from .experiment import analyse as analyse
 from .models.attribution import attribute_heads as attribute_heads
 from .models.changes import HeadChanges as HeadChanges
 from .models.changes import record_changes as record_changes
+from .models.circuits import find_circuit as find_circuit
 from .models.load import ModelUnavailable as ModelUnavailable
 from .models.load import load_model as load_model
 from .models.outputs import HeadOutputs as HeadOutputs
@@ -50,6 +51,8 @@ from .reference.circuits import IOI_POST as IOI_POST
 from .reference.circuits import Circuit as Circuit
 from .reference.demo import causal_edges as causal_edges
 from .reference.demo import circuit_of as circuit_of
+from .reference.measured import MeasuredCircuit as MeasuredCircuit
+from .reference.measured import measured_circuit as measured_circuit
 from .results import save_results as save_results
 from .statistics.coupling import couple_heads as couple_heads
 from .statistics.ranking import auroc as auroc

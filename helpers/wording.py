@@ -166,9 +166,7 @@ def thresholds_table(experiment: Experiment) -> pd.DataFrame:
         for score in SCORES:
             r = rankings.get(score)
             row[f"{score} AUROC"] = f"{r.auroc:.2f} ({r.low:.2f} to {r.high:.2f})" if r else "-"
-            row[f"within layers{' ' * (score == '|dchi|')}"] = (
-                f"{r.within_auroc:.2f} (p {r.within_p:.2g})" if r else "-"
-            )
+            row[f"{score} within layers"] = f"{r.within_auroc:.2f} (p {r.within_p:.2g})" if r else "-"
         rows.append(row)
     return pd.DataFrame(rows)
 

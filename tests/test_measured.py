@@ -157,6 +157,9 @@ def test_rankings_by_each_rule(words: Any) -> None:
     assert shown["more than"].tolist() == ["2% of the gap", "5% of the gap", "10% of the gap"]
     assert shown["heads"].tolist() == [str(len(measured.circuit(t).heads)) for t in (0.02, 0.05, 0.1)]
     assert shown["|dKL| AUROC"][1].startswith(f"{experiment.rankings['|dKL|'].auroc:.2f} (")
+    assert shown["|dchi| within layers"][2].startswith(
+        f"{experiment.other_rankings[0.1]['|dchi|'].within_auroc:.2f} (p "
+    )
     assert shown.to_string(index=False) in report(experiment)
     assert experiment.notes == []
 
