@@ -153,7 +153,7 @@ def _verdicts(model: str) -> str:
     """The hypotheses of the protocol, for a model that has one."""
     if model != "smollm2":
         return ""
-    return "**The hypotheses of the protocol**\n\n" + "\n".join(f"- {sentence}" for sentence in verdicts(model))
+    return "**The hypotheses of the protocol**\n\n" + "\n".join(verdicts(model))
 
 
 def _markdown(table: pd.DataFrame) -> str:
