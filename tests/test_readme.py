@@ -57,18 +57,18 @@ def test_scores_on_the_real_model_are_the_shipped_ones(row: str, score: str) -> 
         assert cells[1].split()[0] == f"{ranked.passes:g}"
 
 
-def test_the_answer_on_the_real_model_is_the_shipped_one() -> None:
-    """AUROC of |dKL|, |dchi| and the layer index for SmolLM2's IOI heads, their number, and the within-layer values."""
-    from helpers.measured.shipped import ranked_scores
+def test_the_answer_on_the_real_model_is_that_of_the_shipped_rows() -> None:
+    """The post's protocol on SmolLM2's shipped rows: AUROC of |dKL|, |dchi|, the layer index; within layers; heads."""
+    from helpers.experiment import analyse
+    from helpers.measured.shipped import shipped_record
     from helpers.reference.measured import measured_circuit
 
-    ranked = ranked_scores("smollm2", "ioi", ("|d KL|", "|d chi|", "layer index"))
-    circuit = measured_circuit("smollm2")
-    assert circuit is not None
-    numbers = " | ".join(f"{ranked.auroc[name]:.3f}" for name in ("|d KL|", "|d chi|", "layer index"))
-    assert (
-        f"| SmolLM2, {len(circuit.circuit().heads)} causal heads of 270 (**measured**, minimal pairs) | {numbers} |"
-        in README
-    )
-    within = "; ".join(f"{ranked.within[name]:.3f}, p = {ranked.within_p[name]:.2f}" for name in ("|d KL|", "|d chi|"))
+    measured = measured_circuit("smollm2")
+    assert measured is not None
+    sides = [shipped_record("smollm2", name).at("END") for name in ("ioi", "abc")]
+    found = analyse(sides[0], sides[1], measured.circuit()).rankings
+    numbers = [*(r.auroc for r in found.values()), found["|dKL|"].layer_auroc]
+    row = f"| SmolLM2, {found['|dKL|'].n_circuit} causal heads of 270 (**measured**, `make run MODEL=smollm2`) |"
+    assert f"{row} {' | '.join(f'{number:.3f}' for number in numbers)} |" in README
+    within = "; ".join(f"{r.within_auroc:.3f}, p = {r.within_p:.2f}" for r in found.values())
     assert f"({within})" in README
