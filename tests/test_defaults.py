@@ -13,10 +13,16 @@ import pytest
 from helpers.diagnostics.discrimination import draws_needed, expected_draws, false_alarm, log_likelihood_ratios
 from helpers.models.patching import PatchingRun, head_effects
 from helpers.statistics.coupling import couple_heads, strongest_pairs
-from helpers.statistics.coupling_null import coupling_intervals, coupling_null
-from helpers.statistics.direct import average_precision_interval, edge_table, partial_correlations, rank_edges
-from helpers.statistics.effects import THRESHOLD, is_causal
-from helpers.statistics.pairs import paired_tests, position_scan, power_curve, row_scan
+from helpers.statistics.coupling_null import CONSTANT, coupling_intervals, coupling_null
+from helpers.statistics.direct import (
+    PENALTIES,
+    average_precision_interval,
+    edge_table,
+    partial_correlations,
+    rank_edges,
+)
+from helpers.statistics.effects import OTHER_THRESHOLDS, THRESHOLD, is_causal
+from helpers.statistics.pairs import RESOLUTION, paired_tests, position_scan, power_curve, row_scan
 from helpers.statistics.ranking import auroc_gain, rank_heads, within_layer_auroc
 from helpers.statistics.screening import screen
 from helpers.statistics.shifts import head_shifts
@@ -99,6 +105,14 @@ def test_a_seed_gives_its_own_numbers_again(name: str, options: dict[str, Any]) 
     again = [call(**few, seed=5) for _ in range(2)]
     assert alike(*again)
     assert name == "draws_needed" or not alike(again[0], call(**few, seed=0))
+
+
+def test_constants() -> None:
+    """The thresholds by which results are read, and the grid of penalties: even steps of the logarithm from 0.8 to 0.001."""
+    assert (THRESHOLD, OTHER_THRESHOLDS) == (0.05, (0.02, 0.10))
+    assert (RESOLUTION, CONSTANT) == (1e-6, 1e-6)
+    assert (len(PENALTIES), PENALTIES[0], PENALTIES[-1]) == (18, pytest.approx(0.8), pytest.approx(0.001))
+    np.testing.assert_allclose(np.diff(np.log(PENALTIES)), -np.log(800) / 17)
 
 
 def test_no_bar_unless_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
