@@ -14,6 +14,8 @@ from helpers.widgets import checker, playground
 from helpers.widgets.app import Playground
 from helpers.widgets.panel import OWN
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def demo() -> Any:

@@ -16,6 +16,8 @@ import transformers
 from helpers import diagnose, load_model, record_attention
 from helpers.attention.record import AttentionRecord
 
+pytestmark = pytest.mark.slow
+
 #: 14 and 5 words; with a window of 5 both have queries that see all keys and queries that do not.
 PROMPTS = ["When Mary and John went to the store , John gave a drink to", "red cup lamp red cup Mary saw"]
 WINDOW = 5

@@ -25,6 +25,8 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 START = ROOT / "binder" / "start"
 #: What the kernel may take of Binder's 2 GB: JupyterLab needs 0.12 GB, and a kernel above 2 GB is restarted.
@@ -120,7 +122,6 @@ def install(folder: Path) -> tuple[subprocess.CompletedProcess[str], list[dict[s
     return done, json.loads(report.read_text())["install"] if report.exists() else []
 
 
-@pytest.mark.slow
 def test_requirements(copy: Path) -> None:
     """Pip finds every pinned requirement fulfilled here, and installs the repository itself, editable."""
     done, missing = install(copy)
@@ -130,7 +131,6 @@ def test_requirements(copy: Path) -> None:
     assert "Requirement already satisfied: torch==" in done.stdout
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "old", "new", "message"),
     [
@@ -269,7 +269,6 @@ for name in sys.argv[1:]:
 """
 
 
-@pytest.mark.slow
 def test_what_gpt2_small_adds(words: Any, tmp_path: Path) -> None:
     """Random weights of GPT-2 small's shape and vocabulary after the demo model: their size and little more.
 

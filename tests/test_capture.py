@@ -15,6 +15,8 @@ from transformers import GPT2LMHeadModel
 from helpers import abc_prompts, ioi_prompts, load_model, record_attention
 from helpers.prompts.prompt import Prompt
 
+pytestmark = pytest.mark.slow
+
 MIXED = ["Mary saw John", "When Mary and John went to the store", "Kate saw Mary", "John", "Tom and Mary saw John"]
 
 

@@ -22,6 +22,8 @@ from helpers.prompts.tasks import repeated_lists
 from helpers.reference.measured import MeasuredCircuit, missed
 from helpers.statistics.effects import THRESHOLD
 
+pytestmark = pytest.mark.slow
+
 Pairs = tuple[list[Prompt], list[Prompt]]
 
 

@@ -25,6 +25,8 @@ from helpers.prompts.ioi import abc_prompts, ioi_prompts
 from helpers.reference.measured import MeasuredCircuit
 from helpers.results import load_records
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def _quickly(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ from helpers.prompts.tasks import TASKS
 from helpers.reference.circuits import ACRONYMS, GREATER_THAN, Circuit
 from helpers.reference.demo import circuit_of
 
+pytestmark = pytest.mark.slow
+
 folder_of = test_architectures.folder_of
 
 PAIRS, LENGTH, D_HEAD = 12, 9, 5

@@ -30,6 +30,8 @@ from helpers.demo.corpus import (
 )
 from helpers.prompts.ioi import FRAMES, NAMES, abc_prompts, ioi_prompts
 
+pytestmark = pytest.mark.slow
+
 KINDS = list(MIXTURE)
 
 

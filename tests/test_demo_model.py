@@ -17,6 +17,8 @@ from helpers.models.load import DEMO_FOLDER, load_model
 from helpers.prompts.ioi import abc_prompts, ioi_prompts
 from helpers.reference.demo import DEMO_SEEDS, causal_heads, circuit_of
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def demo():

@@ -210,6 +210,7 @@ def test_warnings_of_the_search_stay_in_it() -> None:
     assert 0 < np.abs(partial[np.triu_indices(48, 1)]).max() < 0.2
 
 
+@pytest.mark.slow
 def test_real_heads() -> None:
     """KL of the demo model's 48 heads over 50 prompts: no warning, a sparse matrix, and its strongest links are correlations."""
     from helpers import diagnose, ioi_prompts, load_model, record_attention

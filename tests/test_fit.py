@@ -20,6 +20,8 @@ from helpers.prompts.tasks import TASKS
 from helpers.prompts.tokens import next_token, readout_ids, tokenize
 from helpers.prompts.words import COUNTABLE, NOUNS, OTHERWISE_SPLIT, SCENES, THINGS, WORDS
 
+pytestmark = pytest.mark.slow
+
 DEMO = ("ioi", "repeated", "ownership")
 DIGITS = "0123456789"
 SMOLLM2_LENGTHS = {"ioi": 15, "repeated": 10, "ownership": 15, "agreement": 10, "greater_than": 18, "acronyms": 11}

@@ -14,6 +14,8 @@ from helpers import minimal_pairs, patch_heads
 from helpers.models.forward import StoredRun, forward, hook_z
 from helpers.models.pairs import MinimalPairs
 
+pytestmark = pytest.mark.slow
+
 EVERY = pytest.mark.parametrize("name", ARCHITECTURES)
 
 

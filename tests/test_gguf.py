@@ -20,6 +20,8 @@ from helpers import abc_prompts, ioi_prompts, load_model, record_attention
 from helpers.models import gguf
 from helpers.models.load import ModelUnavailable
 
+pytestmark = pytest.mark.slow
+
 #: Byte-level BPE: the 256 bytes as GPT-2 spells them, three merged tokens, one control token.
 MERGES = ["Ġ M", "a r", "ĠM ar"]
 END_OF_TEXT = "<|endoftext|>"

@@ -16,6 +16,8 @@ from models import save_tiny_gpt2
 from helpers.models import load
 from helpers.models.load import ModelUnavailable, load_model
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def no_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ from helpers.models.paths import EDGE_THRESHOLD, PathRun
 from helpers.prompts.prompt import Prompt
 from helpers.reference.demo import DEMO_SEEDS, causal_edges, causal_heads
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def pairs() -> tuple[list[Prompt], list[Prompt]]:

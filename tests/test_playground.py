@@ -20,6 +20,8 @@ from helpers.results import load_records
 from helpers.widgets import checker, export, playground
 from helpers.widgets.checker import Inputs, check, parse
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def demo() -> Any:

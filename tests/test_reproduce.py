@@ -28,6 +28,8 @@ from helpers.models import load
 from helpers.prompts.ioi import abc_prompts, ioi_prompts
 from helpers.reference import published
 
+pytestmark = pytest.mark.slow
+
 QUANTITIES = ["kl_active", "kl_control", "d_kl", "chi_active", "chi_control", "d_chi"]
 
 

@@ -19,6 +19,8 @@ from helpers import load_model, record_outputs
 from helpers.models.changes import record_changes
 from helpers.prompts.prompt import Prompt
 
+pytestmark = pytest.mark.slow
+
 folder_of = test_architectures.folder_of
 
 CLEAN = "When Mary and John went to the store , John gave a drink to"

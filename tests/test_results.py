@@ -25,6 +25,8 @@ from helpers.prompts.tokens import tokenize
 from helpers.results import check_out, load_records, save_results
 from helpers.wording import answer, performance, published_tests, ranking_table, report, shift_table
 
+pytestmark = pytest.mark.slow
+
 RESULTS = importlib.import_module("helpers.results")
 
 

@@ -29,6 +29,8 @@ from helpers.prompts.prompt import Prompt
 from helpers.prompts.tasks import ioi
 from helpers.reference.circuits import IOI_POST, Circuit, parse_heads
 
+pytestmark = pytest.mark.slow
+
 Pairs = tuple[list[Prompt], list[Prompt]]
 
 GROUPED = transformers.LlamaConfig, LLAMA_LIKE
@@ -508,7 +510,6 @@ def test_heads_that_the_table_lacks(table: pd.DataFrame) -> None:
 # GPT-2 small itself, where it is
 
 
-@pytest.mark.slow
 def test_published_roles_of_gpt2_small() -> None:
     """The clearest heads of each class that Wang et al. and Olsson et al. name have that role."""
     if not _is_cached("gpt2"):
