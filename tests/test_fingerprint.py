@@ -60,6 +60,7 @@ def test_device_does_not_count(tiny: Any, tiny_folder: Path) -> None:
     assert fingerprint(load_model(str(tiny_folder), device="cuda")) == fingerprint(tiny)
 
 
+@pytest.mark.slow
 def test_smollm2(smollm2: Any) -> None:
     """Measured once; a converter that unpacks the 4-bit blocks differently makes another model."""
     assert fingerprint(smollm2) == "b69f3ffbbba1720a"

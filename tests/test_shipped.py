@@ -26,6 +26,8 @@ from helpers.prompts.prompt import Prompt
 from helpers.reference.measured import MeasuredCircuit, measured_circuit
 from helpers.statistics.effects import is_causal
 
+pytestmark = pytest.mark.slow
+
 EVERY = pytest.mark.parametrize(("model", "task"), measured_tasks(), ids=["/".join(key) for key in measured_tasks()])
 SMOLLM2_TASKS = [task for model, task in measured_tasks() if model == "smollm2"]
 

@@ -46,6 +46,8 @@ from helpers.prompts.words import (
     WORDS,
 )
 
+pytestmark = pytest.mark.slow
+
 Task = Callable[..., tuple[list[Prompt], list[Prompt]]]
 
 #: What the demo model knows the words of, with the tokens of a prompt (BOS included).
@@ -214,7 +216,6 @@ def test_agreement_words_are_single_tokens(gpt2_tokenizer: Any, smollm2: Any) ->
             assert len(pieces(tokenizer, " " + word)) == 1, word
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("frame", AGREEMENT_FRAMES)
 def test_smollm2_agrees_in_every_frame(frame: str, smollm2: Any) -> None:
     """What the frames were chosen by: the right verb is its first choice in at least 95 % (here of 40)."""
