@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
+from helpers.diagnostics import discrimination
 from helpers.diagnostics.discrimination import draws_needed, expected_draws, false_alarm, log_likelihood_ratios
 from helpers.diagnostics.rows import kl_selectivity, susceptibility
 
@@ -89,6 +90,44 @@ def test_bisection_ends_where_false_alarm_crosses(miss, seed):
     options = {"miss": miss, "trials": 400, "seed": seed}
     needed = draws_needed(ROW, 1e-5, **options)
     assert false_alarm(ROW, needed, **options) <= 1e-5 < false_alarm(ROW, needed - 1, **options)
+
+
+@pytest.mark.parametrize("answer", [1, 2, 11, 16, 17])
+def test_doubling_then_bisection(answer, monkeypatch):
+    """N = 1, 2, 4, ... until one does, then halves of what is left, every one with the same miss, trials and seed."""
+    asked = []
+
+    def alarm(pi, draws, **options):
+        asked.append((draws, options))
+        return 0.0 if draws >= answer else 1.0
+
+    monkeypatch.setattr(discrimination, "false_alarm", alarm)
+    options = {"miss": 0.2, "trials": 33, "seed": 4}
+    assert draws_needed(ROW, 0.5, **options) == answer
+    assert all(given == options for _, given in asked)
+    doubled = [2**k for k in range(6) if 2**k < 2 * answer]
+    assert [draws for draws, _ in asked][: len(doubled)] == doubled
+    assert len(asked) <= 2 * len(doubled)
+
+
+@pytest.mark.parametrize("trials", [2, 11, 40])
+@pytest.mark.parametrize("miss", [0.0, 0.07, 0.1, 0.5])
+def test_threshold_is_the_lower_quantile(miss, trials):
+    """t is the game that a share ``miss`` of the others lies below, rounded down: misses stay at or under the level."""
+    ratios = np.sort(log_likelihood_ratios(ROW, 25, trials=trials, seed=6))
+    threshold = ratios[int(np.floor(miss * (trials - 1) + 1e-9))]
+    expected = np.exp(-ratios[ratios >= threshold]).sum() / trials
+    assert (ratios < threshold).mean() <= miss
+    assert false_alarm(ROW, 25, miss=miss, trials=trials, seed=6) == pytest.approx(expected, rel=1e-12)
+
+
+def test_games_of_equal_evidence_tie():
+    """L is rounded to 1e-9 nats, not finer and not coarser; a row of whole numbers is a row."""
+    ratios = log_likelihood_ratios(ROW, 9, trials=500)
+    assert np.array_equal(ratios, ratios.round(9))
+    assert not np.array_equal(ratios, ratios.round(8))
+    certain = log_likelihood_ratios([1, 0], 3, trials=400, under_null=True)
+    assert set(certain.round(6)) == {-np.inf, (3 * np.log(2)).round(6)}
 
 
 @pytest.mark.parametrize("draws", [1, 15, 16, 17, 20])

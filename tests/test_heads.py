@@ -11,7 +11,7 @@ from models import causal_rows, random_rows, toy_prompt, toy_record
 from torch import Tensor
 
 from helpers.attention.record import AttentionRecord
-from helpers.diagnostics.heads import diagnose
+from helpers.diagnostics.heads import diagnose, diagnose_sink
 from helpers.diagnostics.rows import kl_selectivity, susceptibility
 
 
@@ -113,3 +113,11 @@ def test_records_are_not_changed() -> None:
     before = record.rows.clone()
     diagnose(record)
     assert torch.equal(record.rows, before)
+
+
+@pytest.mark.parametrize(("window", "seen"), [(3, False), (4, True)])
+def test_a_sink_that_is_just_out_of_view(window: int, seen: bool) -> None:
+    """END of 4 tokens sees keys 1 to 3 through a window of 3, and BOS through one of 4: only then has it a sink's share."""
+    record = toy_record(causal_rows([4], 1, 2, window=window), query="all", lengths=[4], windows=(window,)).at("END")
+    for part in vars(diagnose_sink(record)).values():
+        assert np.isfinite(part).all() == np.isfinite(part).any() == seen

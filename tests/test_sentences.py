@@ -134,6 +134,15 @@ REFUSALS: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: false_alarm([0.5, 0.75], 10),
         "pi: expected one row of weights >= 0 that sum to 1, got [0.5  0.75]",
     ),
+    "a matrix of rows": (
+        lambda: false_alarm([[0.5, 0.5]], 10),
+        "pi: expected one row of weights >= 0 that sum to 1, got [[0.5 0.5]]",
+    ),
+    "a negative weight": (
+        lambda: false_alarm([1.5, -0.5], 10),
+        "pi: expected one row of weights >= 0 that sum to 1, got [ 1.5 -0.5]",
+    ),
+    "no chance": (lambda: draws_needed(ROW, 0.0), "delta: expected a probability in (0, 1), got 0.0"),
     # sides
     "one prompt": (
         lambda: check_sides(PAIRS[:1], PAIRS),
