@@ -13,6 +13,8 @@ from transformers import GPT2LMHeadModel
 from helpers import attribute_heads, load_model, minimal_pairs, patch_heads
 from helpers.prompts.prompt import Prompt
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def pairs() -> tuple[list[Prompt], list[Prompt]]:

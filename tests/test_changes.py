@@ -13,6 +13,8 @@ from helpers import load_model, minimal_pairs, record_outputs
 from helpers.models.changes import HeadChanges, record_changes
 from helpers.prompts.prompt import Prompt
 
+pytestmark = pytest.mark.slow
+
 #: Pairs of two lengths; the second differs in its first word and in its last.
 CLEAN = ["When Mary and John went to the store , John gave a drink to", "red cup lamp red cup Mary saw"]
 CORRUPT = ["When Mary and John went to the store , Tom gave a drink to", "lamp cup lamp red cup Mary gave"]

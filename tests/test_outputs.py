@@ -17,6 +17,8 @@ from helpers import abc_prompts, load_model, minimal_pairs, output_change, recor
 from helpers.models.outputs import HeadOutputs
 from helpers.prompts.prompt import Prompt
 
+pytestmark = pytest.mark.slow
+
 #: Random models with norms' weights far from 1; LayerNorm with biases, and RMSNorm with two heads a value.
 folder_of = test_architectures.folder_of
 NORMS = ["gpt2", "llama"]

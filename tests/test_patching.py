@@ -13,6 +13,8 @@ from helpers.models.patching import PatchingRun
 from helpers.prompts.prompt import Prompt
 from helpers.statistics.effects import THRESHOLD
 
+pytestmark = pytest.mark.slow
+
 
 def reference(model: Any, source: Any, target: Any, prompts: list[Prompt]) -> torch.Tensor:
     """Mean logit difference per head of TransformerLens's patching loop: target run, one head's z from the source run."""

@@ -14,6 +14,8 @@ from helpers import ioi_prompts, load_model, record_attention
 from helpers.demo import acceptance, train
 from helpers.demo.corpus import BOS, vocabulary
 
+pytestmark = pytest.mark.slow
+
 # Batches
 
 
