@@ -38,7 +38,8 @@ reproduce: $(READY)  ## GPT-2 small against every published figure: MODEL= RECOR
 
 test: $(READY_TO_TEST) $(BROWSER) lint  ## every test: lint, unit, doctest, notebooks
 	@$(TRY_SMOLLM2)
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --nbval --nbval-current-env --nbval-cell-timeout=240 tests helpers notebooks
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder \
+	  --nbval --nbval-current-env --nbval-cell-timeout=240 notebooks tests helpers
 
 quick: $(READY_TO_TEST) lint  ## lint and the tests of a minute: no notebooks, no browser, nothing slow
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile -p no:nbval -m "not slow and not browser" tests helpers
