@@ -10,13 +10,17 @@ import jaxtyping
 import pytest
 from hypothesis import settings
 
-# Annotations of `helpers`, the shapes in them too, are checked at every call that a test or doctest makes, in each
-# worker: this file is imported before anything of `helpers` is. An int serves as a float. Of a list the first item is
-# checked, where beartype would draw one, and so change the state of `random`. A name that is imported for type checkers
-# alone (TransformerBridge) means nothing at run time, and jaxtyping reads an annotation with such a name in it as Any:
-# that argument is not checked, all others are. JAXTYPING_DISABLE=1, jaxtyping's own variable, runs the suite unchecked.
+# Annotations, the shapes in them too, are checked at every call that a test or doctest makes, in each worker: this file
+# is imported before anything of `helpers` is. Checked are the modules that speak of shapes; checking all would make the
+# suite half as slow again, most of it for prompts. An int serves as a float. Of a list the first item is checked, where
+# beartype would draw one, and so change the state of `random`. A name that is imported for type checkers alone
+# (TransformerBridge) means nothing at run time, and jaxtyping reads an annotation with such a name in it as Any: that
+# argument is not checked, all others are. JAXTYPING_DISABLE=1, jaxtyping's own variable, runs the suite unchecked.
+ROOT = Path(__file__).parents[1]
+SHAPED = [file for file in ROOT.glob("helpers/**/*.py") if "from jaxtyping import" in file.read_text("utf-8")]
 jaxtyping.install_import_hook(
-    "helpers", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True, is_random=False))"
+    [".".join(file.relative_to(ROOT).with_suffix("").parts) for file in SHAPED],
+    "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True, is_random=False))",
 )
 
 # Timing on a shared machine says nothing about the code, and a failure must be the same on every machine.
