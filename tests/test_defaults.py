@@ -36,7 +36,7 @@ SCORE, LABELS, LAYER = RNG.normal(size=30), np.arange(30) % 3 == 0, np.repeat([0
 RUN = PatchingRun(SIDES[0, :, 0, 0], SIDES[1, :, 0, 0] - 9, SIDES[0].T[:2], SIDES[1].T[:2])
 EFFECTS = head_effects(RUN, n_resamples=50)
 NAMES = ["a", "b"]
-EDGES = edge_table({"c": RNG.normal(size=(6, 6))}, 2, 3).assign(causal=np.arange(9) % 3 == 0)
+EDGES = edge_table({"c": RNG.normal(size=(12, 12))}, 3, 4).assign(causal=np.arange(48) % 3 == 0)
 
 #: function -> a call of it without options, and its options with the values that they have then.
 DEFAULTS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
@@ -73,9 +73,13 @@ DEFAULTS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     ),
     "within_layer_auroc": (partial(within_layer_auroc, SCORE, LABELS, LAYER), {"n_permutations": 20_000}),
     "auroc_gain": (partial(auroc_gain, SCORE, LAYER, LABELS), {"level": 0.95, "n_resamples": 2000, "seed": 0}),
+    "head_effects": (partial(head_effects, RUN), {"level": 0.95, "n_resamples": 2000, "seed": 0}),
     "is_causal": (partial(is_causal, EFFECTS), {"threshold": THRESHOLD}),
     "screen": (partial(screen, SCORE, LABELS, screening=1), {"per_head": 2.0}),
 }
+
+
+COUNTS = ("trials", "n_flips", "n_permutations", "n_resamples", "draws")
 
 
 def alike(one: Any, two: Any) -> bool:
@@ -99,10 +103,25 @@ def test_defaults(call: Callable[..., Any], options: dict[str, Any]) -> None:
 def test_a_seed_gives_its_own_numbers_again(name: str, options: dict[str, Any]) -> None:
     """Two calls with seed 5 agree, and differ from seed 0 (but for the number of draws needed, good to a few per cent)."""
     call, _ = DEFAULTS[name]
-    few = {key: 300 for key in ("trials", "n_flips", "n_permutations", "n_resamples") if key in options}
+    few = {key: 300 for key in COUNTS if key in options and key != "draws"}
     again = [call(**few, seed=5) for _ in range(2)]
     assert alike(*again)
     assert name == "draws_needed" or not alike(again[0], call(**few, seed=0))
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        (name, key)
+        for name, (_, options) in DEFAULTS.items()
+        for key in options
+        if key in COUNTS and name != "draws_needed"
+    ],
+)
+def test_a_number_of_draws_is_the_one_asked_for(name: str, count: str) -> None:
+    """300 draws give other numbers than 301."""
+    call, _ = DEFAULTS[name]
+    assert not alike(call(**{count: 300}), call(**{count: 301}))
 
 
 def test_constants() -> None:
