@@ -111,6 +111,20 @@ def test_names_of_heads_above_nine() -> None:
     assert (post.layer_i, post.head_i, post.layer_j, post.head_j) == (8, 1, 9, 6)
 
 
+def test_strongest_pairs_are_numbered_from_0() -> None:
+    """Columns head_1, head_2, c_active, c_control, c_diff, sds, and nothing else; rows 0, 1, 2."""
+    pairs = strongest_pairs(couple_heads(*coupled()), 3, top=3)
+    assert list(pairs.columns) == ["head_1", "head_2", "c_active", "c_control", "c_diff", "sds"]
+    assert list(pairs.index) == [0, 1, 2]
+
+
+def test_heads_of_very_different_size() -> None:
+    """Each head's rounding is measured by its own size: one of 1e-15 beside one of 1e3 keeps its correlation."""
+    active, _ = coupled()
+    values = active.reshape(60, 6) * np.array([1e-15, 1e3, 1, 1, 1, 1e-15])
+    np.testing.assert_allclose(correlation_matrix(values), np.corrcoef(active.reshape(60, 6).T), atol=1e-9)
+
+
 def test_upper_triangle() -> None:
     """Entries above the diagonal, row by row, without NaN."""
     matrix = np.array([[1, 2, 3], [4, 5, np.nan], [7, 8, 9.0]])

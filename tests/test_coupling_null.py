@@ -255,6 +255,21 @@ def test_stays_is_the_share_of_resamples() -> None:
     assert 1 < two.sum() <= 2
 
 
+@pytest.mark.parametrize("top", [1, 4, 20])
+def test_stays_by_sorting_every_resample(top: int) -> None:
+    """66 pairs: the share of the same resamples in which |C_diff| of a pair is one of the ``top`` largest, by np.sort."""
+    active, control = unrelated((15, 12), (3, 4))
+    table = coupling_intervals(active, control, top=top, n_resamples=40, seed=3)
+    rng, count = np.random.default_rng(3), np.zeros(top)
+    names = {f"{i // 4}.{i % 4}": i for i in range(12)}
+    for _ in range(40):
+        some = [side[rng.integers(0, len(side), len(side))] for side in (active, control)]
+        sizes = np.abs(couple_heads(*some).difference)
+        bound = np.sort(upper_triangle(sizes))[-top]
+        count += [sizes[names[pair.head_1], names[pair.head_2]] >= bound for pair in table.itertuples()]
+    np.testing.assert_allclose(table.stays, count / 40)
+
+
 def test_fewer_pairs_than_asked_for() -> None:
     """Three heads have three pairs, with a constant head one: all are listed, and all stay."""
     active, control = unrelated(heads=(1, 3))
