@@ -255,13 +255,13 @@ def test_stays_is_the_share_of_resamples() -> None:
     assert 1 < two.sum() <= 2
 
 
-@pytest.mark.parametrize("top", [1, 4, 20])
-def test_stays_by_sorting_every_resample(top: int) -> None:
-    """66 pairs: the share of the same resamples in which |C_diff| of a pair is one of the ``top`` largest, by np.sort."""
-    active, control = unrelated((15, 12), (3, 4))
+@pytest.mark.parametrize(("top", "layers"), [(1, 3), (4, 3), (20, 3), (10, 12)])
+def test_stays_by_sorting_every_resample(top: int, layers: int) -> None:
+    """66 pairs, and 1128: the share of the same resamples in which |C_diff| of a pair is one of the ``top`` largest, by np.sort."""
+    active, control = unrelated((15, 12), (layers, 4))
     table = coupling_intervals(active, control, top=top, n_resamples=40, seed=3)
     rng, count = np.random.default_rng(3), np.zeros(top)
-    names = {f"{i // 4}.{i % 4}": i for i in range(12)}
+    names = {f"{i // 4}.{i % 4}": i for i in range(4 * layers)}
     for _ in range(40):
         some = [side[rng.integers(0, len(side), len(side))] for side in (active, control)]
         sizes = np.abs(couple_heads(*some).difference)

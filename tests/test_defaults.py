@@ -42,7 +42,7 @@ EDGES = edge_table({"c": RNG.normal(size=(12, 12))}, 3, 4).assign(causal=np.aran
 DEFAULTS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "log_likelihood_ratios": (partial(log_likelihood_ratios, ROW, 9, trials=50), {"seed": 0, "under_null": False}),
     "false_alarm": (partial(false_alarm, ROW, 9), {"miss": 0.1, "trials": 20_000, "seed": 0}),
-    "draws_needed": (partial(draws_needed, ROW, 1e-9), {"miss": 0.1, "trials": 5000, "seed": 0}),
+    "draws_needed": (partial(draws_needed, ROW, 1e-60), {"miss": 0.1, "trials": 5000, "seed": 0}),
     "expected_draws": (partial(expected_draws, 0.2, 0.3, 0.01), {"miss": 0.1}),
     "head_shifts": (partial(head_shifts, *SIDES), {"level": 0.95, "n_resamples": 2000, "seed": 0}),
     "paired_tests": (

@@ -244,8 +244,8 @@ REFUSALS: dict[str, tuple[Callable[[], Any], str]] = {
         "score, in_circuit, layer: expected one value a head each, got shapes (5,), (6,), (6,)",
     ),
     "scores not finite": (
-        lambda: ranked(np.where(LABELS, np.nan, 1.0)),
-        "score: expected finite values, got 3 others",
+        lambda: ranked(np.where(SIX < 2, np.nan, 1.0)),
+        "score: expected finite values, got 2 others",
     ),
     "one in the circuit": (
         lambda: ranked(labels=np.arange(6) < 1),
