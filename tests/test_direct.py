@@ -306,6 +306,19 @@ def test_interval_narrows_with_items_and_widens_with_level() -> None:
     assert width(100) == width(100) != width(100, seed=1)
 
 
+@pytest.mark.parametrize("level", [0.5, 0.8, 0.95])
+def test_both_ends_are_percentiles(level: float) -> None:
+    """The same 60 resamples of 40 items by hand: (1 - level)/2 of them lie below low, as many above high."""
+    rng = np.random.default_rng(8)
+    score, truth = rng.normal(size=40), np.arange(40) % 3 == 0
+    draws = np.random.default_rng(2)
+    some = [draws.integers(0, 40, 40) for _ in range(60)]
+    values = [average_precision_score(truth[items], score[items]) for items in some]
+    expected = np.percentile(values, [50 * (1 - level), 50 * (1 + level)])
+    found = average_precision_interval(score, truth, level=level, n_resamples=60, seed=2)
+    np.testing.assert_allclose(found[1:], expected)
+
+
 def test_one_true_item() -> None:
     """Resamples without the one true item are drawn again: the interval is a number."""
     _, low, high = average_precision_interval(np.arange(5.0), np.arange(5) == 3, n_resamples=50)
