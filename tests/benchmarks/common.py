@@ -30,13 +30,14 @@ def text_of(length: int, number: int = 0) -> str:
     return " ".join(["red"] * (length - 2) + [NAMES[number % len(NAMES)]])
 
 
-def in_fresh_process(script: str, *arguments: object) -> str:
+def in_fresh_process(script: str, *arguments: object, returned: int = 2**20) -> str:
     """The last line that ``python script arguments`` prints.
 
-    glibc is told to return freed blocks above 1 MB, so that peaks are what is held and not what malloc keeps in reserve.
+    glibc is told to return freed blocks above ``returned`` bytes, so that peaks are what is held and not what malloc
+    keeps in reserve.
     """
     command = [sys.executable, script, *map(str, arguments)]
-    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(2**20)}
+    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(returned)}
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
     return done.stdout.splitlines()[-1]
 
