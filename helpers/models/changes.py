@@ -84,10 +84,7 @@ def record_changes(
     """
     if batch_size < 1:
         raise ValueError(f"batch_size: expected at least 1 pair a forward pass, got {batch_size}")
-    sides = [
-        tokenize_for(model, side, prepend_bos=prepend_bos, **({} if bos is None else {"bos": bos}))
-        for side in (clean, corrupt)
-    ]
+    sides = [tokenize_for(model, side, prepend_bos=prepend_bos, bos=bos) for side in (clean, corrupt)]
     _check_pairs(*sides)
     shape = len(sides[0]), model.cfg.n_layers, model.cfg.n_heads, max(map(len, sides[0]))
     found = np.full((3, *shape), np.nan, dtype=np.float32)

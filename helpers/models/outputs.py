@@ -89,7 +89,7 @@ def record_outputs(
     """
     if batch_size < 1:
         raise ValueError(f"batch_size: expected at least 1 prompt a forward pass, got {batch_size}")
-    tokenized = tokenize_for(model, prompts, prepend_bos=prepend_bos, **({} if bos is None else {"bos": bos}))
+    tokenized = tokenize_for(model, prompts, prepend_bos=prepend_bos, bos=bos)
     for number, prompt in enumerate(tokenized, 1):
         if position not in prompt.positions:
             raise ValueError(f"position: prompt {number} has {', '.join(prompt.positions)}, got {position!r}")

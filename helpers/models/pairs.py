@@ -43,10 +43,7 @@ class MinimalPairs:
         prepend_bos: bool = True,
         bos: str | int | None = None,
     ) -> None:
-        left, right = (
-            tokenize_for(model, side, prepend_bos=prepend_bos, **({} if bos is None else {"bos": bos}))
-            for side in (clean, corrupt)
-        )
+        left, right = (tokenize_for(model, side, prepend_bos=prepend_bos, bos=bos) for side in (clean, corrupt))
         if [len(p) for p in left] != [len(p) for p in right]:
             raise ValueError("corrupt: expected one prompt for each clean one, of the same number of tokens")
         if len({len(p) for p in left}) > 1:

@@ -125,7 +125,7 @@ def gather(
     Raises:
         ValueError: if a prompt is unusable (see `tokenize`), or ``patching`` is no table of this model's heads.
     """
-    options: dict[str, Any] = {"prepend_bos": prepend_bos} | ({} if bos is None else {"bos": bos})
+    options: dict[str, Any] = {"prepend_bos": prepend_bos, "bos": bos}
     shape = model.cfg.n_layers, model.cfg.n_heads
     found: dict[str, Any] = {} if patching is None else {"patching": _largest(patching, shape)}
     active, control = (
