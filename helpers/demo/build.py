@@ -18,8 +18,8 @@ import pandas as pd
 from helpers.demo import card
 from helpers.demo.acceptance import examine
 from helpers.demo.train import save, train
+from helpers.models.circuits import find_circuit
 from helpers.models.load import DEMO_FOLDER, load_model
-from helpers.models.patching import head_effects, patch_heads
 from helpers.models.paths import edge_effects, patch_paths
 from helpers.prompts.ioi import minimal_pairs
 
@@ -29,25 +29,12 @@ if TYPE_CHECKING:
 SEEDS = (0, 1, 2)
 PATCHING_PAIRS = 100
 PATH_PAIRS = 50
-#: Patched alone, to say where a head acts. Activations before S2 are the same on both sides of a pair.
-POSITIONS = {"S2": "S2", "END": "END"}
 
 
 def find_causal_heads(model: TransformerBridge, *, n: int = PATCHING_PAIRS, progress: bool = True) -> pd.DataFrame:
-    """Patch every head on ``n`` minimal pairs; for causal heads also say where they act.
-
-    ``acts_at`` is S2 or END, where patching that position alone (denoising) recovers at least half of the head's
-    effect at all positions, else "in between"; empty for heads that are not causal.
-    """
-    clean, corrupt = minimal_pairs(n)
-    table = head_effects(patch_heads(model, clean, corrupt, progress=progress))
-    alone = {
-        name: head_effects(patch_heads(model, clean, corrupt, position=position, progress=progress)).denoising
-        for name, position in POSITIONS.items()
-    }
-    share = pd.DataFrame({name: effect / table.denoising for name, effect in alone.items()})
-    where = share.idxmax(axis=1).where(share.max(axis=1) >= 0.5, "in between")
-    return table.assign(acts_at=where.where(table.causal))
+    """The table of `helpers.models.circuits.find_circuit` on ``n`` minimal pairs of IOI; acts_at is NaN but for causal heads."""
+    table = find_circuit(model, minimal_pairs(n), task="ioi", progress=progress).table
+    return table.assign(acts_at=table.acts_at.where(table.causal))
 
 
 def find_causal_paths(model: TransformerBridge, *, n: int = PATH_PAIRS, progress: bool = True) -> pd.DataFrame:

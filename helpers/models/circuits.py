@@ -21,7 +21,7 @@ from helpers.models.attribution import attribute_heads
 from helpers.models.fingerprint import fingerprint
 from helpers.models.forward import forward
 from helpers.models.pairs import MinimalPairs
-from helpers.models.patching import PatchingRun, StoredPairs, by_layer, check_heads, head_effects
+from helpers.models.patching import StoredPairs, check_heads, head_effects
 from helpers.prompts.fit import VARIANTS, FittedTask, fit_task
 from helpers.prompts.prompt import Prompt
 from helpers.reference.circuits import Head
@@ -87,7 +87,7 @@ def find_circuit(
         if screen is not None:
             columns = _estimates(model, pairs, stored, kept, batch_size=batch_size, progress=progress, **tokens)
         heads = _above(columns, screen, model.cfg.n_layers, model.cfg.n_heads)
-        table = head_effects(_patch(stored, heads, kept, progress))
+        table = head_effects(stored.patch(heads, kept=kept, progress=progress))
         table["acts_at"] = _where(stored, table, kept, progress)
     about = {
         "format": FORMAT,
@@ -160,21 +160,6 @@ def _above(estimates: dict[str, np.ndarray], screen: float | None, n_layers: int
         return check_heads("heads", None, n_layers, n_heads)
     largest = np.abs(list(estimates.values())).max(0)
     return [(int(i) // n_heads, int(i) % n_heads) for i in np.flatnonzero(largest > screen)]
-
-
-def _patch(stored: StoredPairs, heads: Sequence[Head], kept: Kept, progress: bool) -> PatchingRun:
-    """Patch heads layer by layer, but for the layers that an earlier run has done."""
-    config = stored.pairs.model.cfg
-    denoised, noised = (np.full((config.n_layers, config.n_heads, len(stored.clean)), np.nan) for _ in range(2))
-
-    def both_ways(layer: int, some: list[int]) -> np.ndarray:
-        return np.stack([stored.denoise(layer, some), stored.noise(layer, some)])
-
-    with tqdm(total=len(heads), desc="patching", unit="head", disable=not progress) as bar:
-        for layer, some in by_layer(heads):
-            denoised[layer, some], noised[layer, some] = kept.get(f"layer-{layer:03}", partial(both_ways, layer, some))
-            bar.update(len(some))
-    return PatchingRun(stored.clean, stored.corrupt, denoised, noised)
 
 
 def _where(stored: StoredPairs, table: pd.DataFrame, kept: Kept, progress: bool) -> pd.Series:

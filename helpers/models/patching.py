@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from helpers.folders import Kept
 from helpers.models.forward import Logits, StoredRun, hook_z
 from helpers.models.pairs import MinimalPairs
 from helpers.prompts.prompt import Prompt
@@ -78,18 +80,9 @@ def patch_heads(
     Source: Wang et al. 2022; Heimersheim & Nanda 2024 (arXiv:2404.15255) for the two directions.
     """
     pairs = MinimalPairs(model, clean, corrupt, prepend_bos=prepend_bos, bos=bos)
-    shape = model.cfg.n_layers, model.cfg.n_heads
-    chosen = check_heads("heads", heads, *shape)
+    chosen = check_heads("heads", heads, model.cfg.n_layers, model.cfg.n_heads)
     at = None if position is None else pairs.at(position)
-    stored = StoredPairs(pairs, batch_size=batch_size, whole=whole)
-    denoised, noised = (np.full((*shape, len(pairs)), np.nan) for _ in range(2))
-    bar = tqdm(total=len(chosen), desc="patching", unit="head", disable=not progress, leave=False)
-    for layer, some in by_layer(chosen):
-        denoised[layer, some] = stored.denoise(layer, some, at)
-        noised[layer, some] = stored.noise(layer, some, at)
-        bar.update(len(some))
-    bar.close()
-    return PatchingRun(stored.clean, stored.corrupt, denoised, noised)
+    return StoredPairs(pairs, batch_size=batch_size, whole=whole).patch(chosen, at, progress=progress)
 
 
 class StoredPairs:
@@ -118,6 +111,24 @@ class StoredPairs:
     def noise(self, layer: int, heads: Sequence[int], at: Tensor | None = None) -> Patched:
         """Readouts of the clean run with the outputs of heads, one at a time, from the corrupt run; as `denoise`."""
         return self._patch(self._batches, layer, heads, at)
+
+    def patch(
+        self, heads: Sequence[Head], at: Tensor | None = None, *, kept: Kept | None = None, progress: bool = True
+    ) -> PatchingRun:
+        """Both directions for heads in reading order, layer by layer; layers that ``kept`` has are not run again."""
+        config, kept = self.pairs.model.cfg, kept or Kept()
+        denoised, noised = (np.full((config.n_layers, config.n_heads, len(self.clean)), np.nan) for _ in range(2))
+
+        def both_ways(layer: int, some: list[int]) -> np.ndarray:
+            return np.stack([self.denoise(layer, some, at), self.noise(layer, some, at)])
+
+        with tqdm(total=len(heads), desc="patching", unit="head", disable=not progress, leave=False) as bar:
+            for layer, some in by_layer(heads):
+                denoised[layer, some], noised[layer, some] = kept.get(
+                    f"layer-{layer:03}", partial(both_ways, layer, some)
+                )
+                bar.update(len(some))
+        return PatchingRun(self.clean, self.corrupt, denoised, noised)
 
     def _unpatched(self, runs: Sequence[tuple[np.ndarray, StoredRun]]) -> Float[np.ndarray, " pair"]:
         return torch.cat([self.pairs.read(run.logits, batch) for batch, run in runs]).numpy()
