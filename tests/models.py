@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, PreTrainedConfig
 
 from helpers.attention.record import AttentionRecord
 from helpers.demo.train import N_CTX, build_tokenizer
@@ -22,6 +22,17 @@ LAYERS, HEADS, KEYS = 4, 6, 15
 CIRCUIT = Circuit(
     "toy circuit", LAYERS, HEADS, {"Name Mover": ((1, 2), (2, 0), (2, 5)), "Induction": ((0, 3), (3, 1))}, "made up"
 )
+
+
+def random_model(config: PreTrainedConfig, *, seed: int = 0, **options: Any) -> Any:
+    """A random model of any architecture, with norms and biases that are not 1 and 0 as in a new one."""
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(config, **options)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 1:
+                parameter += 0.3 * torch.randn_like(parameter)
+    return model
 
 
 def save_gpt2(folder: Path, tokenizer: Any, *, seed: int = 0, initializer_range: float = 0.02, **config: Any) -> Path:

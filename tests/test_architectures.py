@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from models import random_model
 
 from helpers import diagnose, load_model, record_attention
 from helpers.attention.record import AttentionRecord
@@ -73,16 +74,10 @@ def folder_of(words: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[
 
     @cache
     def make(name: str) -> Path:
-        torch.manual_seed(0)
         config = ARCHITECTURES[name].config(
             vocab_size=len(words), bos_token_id=words.bos_token_id, eos_token_id=0, **ARCHITECTURES[name].shape
         )
-        model = transformers.AutoModelForCausalLM.from_config(config)
-        with torch.no_grad():
-            for parameter in model.parameters():
-                if parameter.ndim == 1:  # norms and biases, which are all 1 and 0 in a new model
-                    parameter += 0.3 * torch.randn_like(parameter)
-        model.save_pretrained(root / name)
+        random_model(config).save_pretrained(root / name)
         words.save_pretrained(root / name)
         return root / name
 

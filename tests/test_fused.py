@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 import transformers
+from models import random_model
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -119,13 +120,7 @@ REFUSED = {
 
 def build(kind: str, shape: dict[str, Any], dtype: str = "float32") -> Any:
     """A tiny random model of transformers, with norms and biases that are not 1 and 0."""
-    torch.manual_seed(0)
-    config = transformers.CONFIG_MAPPING[kind](**shape)
-    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager")
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim == 1:
-                parameter += 0.3 * torch.randn_like(parameter)
+    model = random_model(transformers.CONFIG_MAPPING[kind](**shape), attn_implementation="eager")
     return model.to(getattr(torch, dtype)).eval()
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from models import random_model
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from helpers import abc_prompts, ioi_prompts, load_model, record_attention
@@ -37,18 +38,12 @@ def vocabulary() -> list[str]:
 
 def tiny_llama(*, tied: bool = True) -> LlamaForCausalLM:
     """A random Llama of 2 layers x 4 heads with grouped queries; norms are not all 1."""
-    torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(vocabulary()), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2, max_position_embeddings=64, rope_parameters={"rope_type": "default", "rope_theta": 5e4},
         initializer_range=0.3, tie_word_embeddings=tied, bos_token_id=259, eos_token_id=259,
     )  # fmt: skip
-    model = LlamaForCausalLM._from_config(config, attn_implementation="eager").eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim == 1:
-                parameter += 0.3 * torch.randn_like(parameter)
-    return model
+    return random_model(config, attn_implementation="eager").eval()
 
 
 def halves_to_pairs(weight: np.ndarray, n_heads: int) -> np.ndarray:

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 import transformers
+from models import random_model
 from scipy.stats import binom
 from test_architectures import ARCHITECTURES, LLAMA_LIKE
 from torch import Tensor
@@ -54,16 +55,9 @@ def folder_of(words: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[
 
     @cache
     def make(name: str) -> Path:
-        torch.manual_seed(1)
         kind, shape = MODELS[name]
-        model = transformers.AutoModelForCausalLM.from_config(
-            kind(vocab_size=len(words), bos_token_id=words.bos_token_id, eos_token_id=0, **shape)
-        )
-        with torch.no_grad():
-            for parameter in model.parameters():
-                if parameter.ndim == 1:
-                    parameter += 0.3 * torch.randn_like(parameter)
-        model.save_pretrained(root / name)
+        config = kind(vocab_size=len(words), bos_token_id=words.bos_token_id, eos_token_id=0, **shape)
+        random_model(config, seed=1).save_pretrained(root / name)
         words.save_pretrained(root / name)
         return root / name
 
