@@ -9,6 +9,7 @@ from pathlib import Path
 
 from helpers.attention.capture import record_attention, tokenize_for
 from helpers.attention.record import AttentionRecord
+from helpers.circuit_wording import circuit_report
 from helpers.experiment import analyse, asks_ioi, check_shape
 from helpers.folders import check_folder, whole_folder
 from helpers.models.circuits import REQUIRED_ACCURACY, SCREEN, find_circuit, fit_to_model
@@ -22,7 +23,7 @@ from helpers.reference.measured import ABOUT, MeasuredCircuit, measured_circuit
 from helpers.reference.measured import FORMAT as MEASURED
 from helpers.results import SIDES, check_out, load_records, save_results
 from helpers.scorecard import as_text, scorecard, summary
-from helpers.wording import circuit_report, describe, report
+from helpers.wording import describe, report
 
 
 def main(argv: list[str] | None = None) -> int:

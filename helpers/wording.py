@@ -9,8 +9,7 @@ from helpers.attention.record import AttentionRecord
 from helpers.experiment import SCORES, Experiment, Q, asks_ioi
 from helpers.reference import published
 from helpers.reference.demo import circuit_of
-from helpers.reference.measured import MeasuredCircuit
-from helpers.statistics.effects import DIRECTIONS, OTHER_THRESHOLDS, THRESHOLD
+from helpers.statistics.effects import THRESHOLD
 from helpers.statistics.ranking import Ranking
 
 
@@ -191,42 +190,6 @@ def _too_few(experiment: Experiment) -> str:
     """A circuit that can't be ranked."""
     inside = int(experiment.table.in_circuit.sum())
     return f"The circuit has {inside} of {len(experiment.table)} heads: a ranking needs at least two on either side."
-
-
-def circuit_report(measured: MeasuredCircuit) -> str:
-    """A measured circuit as plain text: what was run, how well the model does it, and the causal heads."""
-    about, table = measured.about, measured.table
-    causal = table[table.causal]
-    top_1 = f", the most likely token of all in {about['top_1']:.0%}"
-    counts = {f"{t:.0%}": len(measured.circuit(t).heads) for t in (OTHER_THRESHOLDS[0], THRESHOLD, OTHER_THRESHOLDS[1])}
-    lines = [
-        f"model    {about['model']} (weights {about['weights']}, {about['settings']['dtype']})",
-        f"task     {about['task']}, {about['pairs']} pairs of {about['tokens']} tokens",
-        f"answer   above the foil in {about['accuracy']:.0%} of the clean prompts{top_1}",
-        f"readout  {about['readout']}: clean {about['clean']:.2f}, corrupt {about['corrupt']:.2f}, gap {about['gap']:.2f}",
-        *(f"NOTE  left out: {sentence}" for sentence in about["left_out"]),
-        "",
-        f"Causal: {len(causal)} of {len(table)} heads (more than {THRESHOLD:.0%} of the gap in either direction, interval without 0); "
-        + "at other thresholds: "
-        + ", ".join(f"{count} at {name}" for name, count in counts.items() if name != f"{THRESHOLD:.0%}"),
-    ]
-    if about["screened_above"] is not None:
-        lines.append(
-            f"NOTE  {about['heads_patched']} heads were patched: those that attribution patching puts above "
-            f"{about['screened_above']:.2%} of the gap. A head that it misjudges is missing."
-        )
-    shown = pd.DataFrame(
-        {
-            "head": [f"{layer}.{head}" for layer, head in zip(causal.layer, causal["head"], strict=True)],
-            **{way: [_effect(row, way) for _, row in causal.iterrows()] for way in DIRECTIONS},
-            "acts at": causal.acts_at,
-        }
-    )
-    return "\n".join(lines) + "\n\n" + (shown.to_string(index=False) if len(shown) else "No head is causal.") + "\n"
-
-
-def _effect(row: pd.Series, way: str) -> str:
-    return f"{row[way]:+.3f} ({row[f'{way}_low']:+.3f} to {row[f'{way}_high']:+.3f})"
 
 
 def answer(experiment: Experiment) -> str:

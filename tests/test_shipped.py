@@ -10,15 +10,13 @@ import pytest
 
 from helpers.attention.capture import record_attention
 from helpers.comparison import SCORES
+from helpers.measured.protocol import NAMED, NAMED_ON, verdicts
 from helpers.measured.shipped import (
-    NAMED,
-    NAMED_ON,
     head_scores,
     measured_tasks,
     ranked_scores,
     shipped_record,
     shipped_roles,
-    verdicts,
 )
 from helpers.models.patching import head_effects, patch_heads
 from helpers.prompts.ioi import abc_prompts, ioi_prompts

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from helpers.circuit_wording import causal_rows, markdown
 from helpers.demo.acceptance import REQUIRED_ACCURACY
 from helpers.demo.corpus import MIXTURE, held_out, vocabulary
 from helpers.demo.train import BATCH, N_CTX, PEAK_LR, STEPS, build_model
@@ -71,8 +72,8 @@ def write(folder: Path) -> None:
         kinds=", ".join(f"{kind.__name__.replace('_', ' ')} {share:.0%}" for kind, share in MIXTURE.items()),
         held_out=len(held_out()), steps=STEPS, batch=BATCH, lr=PEAK_LR, required=REQUIRED_ACCURACY,
         threshold=THRESHOLD, pairs=100, path_pairs=50, edge_threshold=EDGE_THRESHOLD,
-        accuracy=_markdown({name: _accuracy(e) for name, e in examined.items()}),
-        causal="\n\n".join(f"**{name}**\n\n{_causal(t)}" for name, t in tables.items()),
+        accuracy=markdown(pd.DataFrame({name: _accuracy(e) for name, e in examined.items()})),
+        causal="\n\n".join(f"**{name}**\n\n{causal_rows(t[t.causal])}" for name, t in tables.items()),
     )  # fmt: skip
     (folder / "README.md").write_text(text)
 
@@ -89,22 +90,3 @@ def _accuracy(examined: dict[str, Any]) -> dict[str, str]:
     for kind, accuracy in examined["kinds"].items():
         rows[f"{kind.replace('_', ' ')}: accuracy"] = f"{accuracy:.1%}"
     return rows | {"accepted": "yes" if examined["accepted"] else "no"}
-
-
-def _causal(table: pd.DataFrame) -> str:
-    rows = {
-        f"{row.layer}.{row.head}": {
-            "denoising (95 % interval)": f"{row.denoising:+.3f} ({row.denoising_low:+.3f} to {row.denoising_high:+.3f})",
-            "noising (95 % interval)": f"{row.noising:+.3f} ({row.noising_low:+.3f} to {row.noising_high:+.3f})",
-            "acts at": row.acts_at,
-        }
-        for row in table[table.causal].itertuples()
-    }
-    return _markdown(pd.DataFrame(rows).T.to_dict())
-
-
-def _markdown(columns: dict[str, dict[str, str]]) -> str:
-    frame = pd.DataFrame(columns)
-    lines = ["| | " + " | ".join(frame.columns) + " |", "|---" * (len(frame.columns) + 1) + "|"]
-    lines += [f"| {name} | " + " | ".join(row) + " |" for name, row in zip(frame.index, frame.to_numpy(), strict=True)]
-    return "\n".join(lines)

@@ -18,11 +18,13 @@ import pandas as pd
 
 from helpers.attention.capture import record_attention
 from helpers.comparison import gather, score_heads
+from helpers.measured import card
 from helpers.models.circuits import find_circuit, fit_to_model, task_accuracy
 from helpers.models.load import load_model
 from helpers.models.roles import head_roles
 from helpers.prompts.fit import VARIANTS, fit_task
 from helpers.prompts.ioi import abc_prompts, ioi_prompts
+from helpers.reference.measured import MeasuredCircuit
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -33,6 +35,8 @@ TASKS = ("ioi", "repeated", "agreement", "ownership")
 PAIRS, TRUTH_SEED, SCORE_SEED = 40, 0, 1
 #: Pairs whose attention rows ship.
 RECORDED_PAIRS = 32
+#: Special tokens that a text may begin with, beside the tokenizer's own BOS.
+OTHER_BOS = {"smollm2": ("<|im_start|>",)}
 #: Prompts on which accuracy is measured: the first number that a tokenizer makes.
 EXAMINED = (200, 100)
 
@@ -92,6 +96,9 @@ def values(model: TransformerBridge, out: Path, tasks: Sequence[str]) -> None:
         if not (out / task).is_dir():
             continue
         fitted = fit_to_model(model, task, PAIRS, seed=SCORE_SEED)
+        tokens = MeasuredCircuit.load(out / task).about["tokens"]
+        if fitted.length != tokens:
+            raise ValueError(f"task {task!r}: expected pairs of {tokens} tokens, as of the truth, got {fitted.length}")
         table, reasons = score_heads(gather(model, fitted.clean, fitted.corrupt))
         _write(table, out / task / "scores.csv")
         text = json.dumps(reasons, indent=1, ensure_ascii=False)
@@ -122,11 +129,8 @@ STEPS: dict[str, Callable[[TransformerBridge, Path, Sequence[str]], None]] = {
 }
 
 
-def _bos_choices(model: TransformerBridge) -> list[str]:
-    """The tokenizer's own BOS, and its other special tokens that a text may begin with."""
-    named = [model.tokenizer.bos_token, *model.tokenizer.all_special_tokens, "<|im_start|>"]
-    vocabulary = model.tokenizer.get_vocab()
-    return [token for token in dict.fromkeys(named) if token in vocabulary and token not in ("<|im_end|>",)]
+def _bos_choices(model: TransformerBridge) -> tuple[str, ...]:
+    return (model.tokenizer.bos_token, *OTHER_BOS.get(model.cfg.model_name, ()))
 
 
 def _write(table: pd.DataFrame, path: Path) -> None:
@@ -148,8 +152,6 @@ def main() -> None:
             if name in STEPS:
                 STEPS[name](model, out, args.tasks)
     if "card" in args.steps:
-        from helpers.measured import card
-
         card.write(out)
 
 

@@ -7,7 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from helpers.measured.shipped import NAMED, ranked_scores, shipped_roles, verdicts
+from helpers.circuit_wording import causal_rows, markdown
+from helpers.measured.protocol import NAMED, verdicts
+from helpers.measured.shipped import ranked_scores, shipped_roles
 from helpers.models.roles import NO_ROLE
 from helpers.reference.measured import MeasuredCircuit
 from helpers.statistics.effects import OTHER_THRESHOLDS, THRESHOLD
@@ -82,9 +84,9 @@ def write(folder: Path) -> None:
         origin=ORIGINS.get(model, f"Measurements of the model `{model}`.\n"),
         model=model,
         weights=next(iter(circuits.values())).about["weights"],
-        accuracy=_markdown(_accuracy(examined)),
+        accuracy=markdown(_accuracy(examined)),
         threshold=THRESHOLD,
-        tasks=_markdown(pd.DataFrame({task: _task(c) for task, c in circuits.items()}).T),
+        tasks=markdown(pd.DataFrame({task: _task(c) for task, c in circuits.items()}).T),
         causal="\n\n".join(f"**{task}**\n\n{_causal(model, c)}" for task, c in circuits.items()),
         named=NAMED,
         verdicts=_verdicts(model),
@@ -122,21 +124,12 @@ def _task(measured: MeasuredCircuit) -> dict[str, Any]:
 
 def _causal(model: str, measured: MeasuredCircuit) -> str:
     causal = measured.table[measured.table.causal].merge(shipped_roles(model)[["layer", "head", "role"]], how="left")
-    rows = {
-        f"{row.layer}.{row.head}": {
-            "denoising (95 % interval)": f"{row.denoising:+.3f} ({row.denoising_low:+.3f} to {row.denoising_high:+.3f})",
-            "noising (95 % interval)": f"{row.noising:+.3f} ({row.noising_low:+.3f} to {row.noising_high:+.3f})",
-            "acts at": row.acts_at,
-            "role": row.role or NO_ROLE,
-        }
-        for row in causal.itertuples()
-    }
-    return _markdown(pd.DataFrame(rows).T)
+    return causal_rows(causal.assign(role=causal.role.replace("", NO_ROLE)), ["role"])
 
 
 def _scores(model: str, task: str) -> str:
     ranked = ranked_scores(model, task, SHOWN)
-    return _markdown(
+    return markdown(
         pd.DataFrame(
             {
                 "AUROC (95 % interval)": [f"{r.auroc:.2f} ({r.low:.2f} to {r.high:.2f})" for r in ranked.itertuples()],
@@ -154,12 +147,3 @@ def _verdicts(model: str) -> str:
     if model != "smollm2":
         return ""
     return "**The hypotheses of the protocol**\n\n" + "\n".join(verdicts(model))
-
-
-def _markdown(table: pd.DataFrame) -> str:
-    lines = ["| | " + " | ".join(map(str, table.columns)) + " |", "|---" * (len(table.columns) + 1) + "|"]
-    lines += [
-        f"| {name} | " + " | ".join(map(str, row)) + " |"
-        for name, row in zip(table.index, table.to_numpy(), strict=True)
-    ]
-    return "\n".join(lines)
