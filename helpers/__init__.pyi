@@ -2,6 +2,11 @@
 
 from .attention.capture import record_attention as record_attention
 from .attention.record import AttentionRecord as AttentionRecord
+from .contents.changes import HeadChanges as HeadChanges
+from .contents.changes import record_changes as record_changes
+from .contents.outputs import HeadOutputs as HeadOutputs
+from .contents.outputs import output_change as output_change
+from .contents.outputs import record_outputs as record_outputs
 from .diagnostics.budget import beta_for_budget as beta_for_budget
 from .diagnostics.budget import budget as budget
 from .diagnostics.budget import tempered as tempered
@@ -15,19 +20,14 @@ from .diagnostics.rows import kl_selectivity as kl_selectivity
 from .diagnostics.rows import susceptibility as susceptibility
 from .experiment import Experiment as Experiment
 from .experiment import analyse as analyse
-from .models.attribution import attribute_heads as attribute_heads
-from .models.changes import HeadChanges as HeadChanges
-from .models.changes import record_changes as record_changes
-from .models.circuits import find_circuit as find_circuit
 from .models.load import ModelUnavailable as ModelUnavailable
 from .models.load import load_model as load_model
-from .models.outputs import HeadOutputs as HeadOutputs
-from .models.outputs import output_change as output_change
-from .models.outputs import record_outputs as record_outputs
-from .models.patching import head_effects as head_effects
-from .models.patching import patch_heads as patch_heads
-from .models.paths import edge_effects as edge_effects
-from .models.paths import patch_paths as patch_paths
+from .patching.attribution import attribute_heads as attribute_heads
+from .patching.circuits import find_circuit as find_circuit
+from .patching.heads import head_effects as head_effects
+from .patching.heads import patch_heads as patch_heads
+from .patching.paths import edge_effects as edge_effects
+from .patching.paths import patch_paths as patch_paths
 from .prompts.fit import FittedTask as FittedTask
 from .prompts.fit import fit_task as fit_task
 from .prompts.ioi import abc_prompt as abc_prompt

@@ -12,8 +12,8 @@ from helpers.attention.record import AttentionRecord
 from helpers.circuit_wording import circuit_report
 from helpers.experiment import analyse, asks_ioi, check_shape
 from helpers.folders import check_folder, whole_folder
-from helpers.models.circuits import REQUIRED_ACCURACY, SCREEN, find_circuit, fit_to_model
 from helpers.models.load import ModelUnavailable, load_model
+from helpers.patching.circuits import REQUIRED_ACCURACY, SCREEN, find_circuit, fit_to_model
 from helpers.prompts.fit import TASK_NAMES
 from helpers.prompts.ioi import abc_prompts, ioi_prompts
 from helpers.prompts.prompt import Prompt

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from helpers import load_model, minimal_pairs, record_outputs
-from helpers.models.changes import HeadChanges, record_changes
+from helpers.contents.changes import HeadChanges, record_changes
 from helpers.prompts.prompt import Prompt
 
 pytestmark = pytest.mark.slow

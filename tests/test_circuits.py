@@ -13,9 +13,9 @@ import torch
 
 from helpers import attribute_heads, head_effects, load_model, minimal_pairs, patch_heads
 from helpers.models import circuits
-from helpers.models.circuits import SCREEN, find_circuit, fit_to_model, task_accuracy
 from helpers.models.fingerprint import fingerprint
-from helpers.models.patching import StoredPairs
+from helpers.patching.circuits import SCREEN, find_circuit, fit_to_model, task_accuracy
+from helpers.patching.heads import StoredPairs
 from helpers.prompts.fit import VARIANTS
 from helpers.prompts.prompt import Prompt
 from helpers.prompts.tasks import repeated_lists

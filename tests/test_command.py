@@ -20,7 +20,7 @@ import helpers.__main__ as command
 from helpers.__main__ import main
 from helpers.attention.record import AttentionRecord
 from helpers.measured.shipped import measured_tasks
-from helpers.models.patching import StoredPairs
+from helpers.patching.heads import StoredPairs
 from helpers.prompts.ioi import abc_prompts, ioi_prompts
 from helpers.reference.measured import MeasuredCircuit
 from helpers.results import load_records

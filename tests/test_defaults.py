@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from helpers.diagnostics.discrimination import draws_needed, expected_draws, false_alarm, log_likelihood_ratios
-from helpers.models.patching import PatchingRun, head_effects
+from helpers.patching.heads import PatchingRun, head_effects
 from helpers.statistics.coupling import couple_heads, strongest_pairs
 from helpers.statistics.coupling_null import CONSTANT, coupling_intervals, coupling_null
 from helpers.statistics.direct import (

@@ -12,7 +12,7 @@ from test_architectures import ARCHITECTURES, folder_of, loaded  # noqa: F401  (
 
 from helpers import minimal_pairs, patch_heads
 from helpers.models.forward import StoredRun, forward, hook_z
-from helpers.models.pairs import MinimalPairs
+from helpers.patching.pairs import MinimalPairs
 
 pytestmark = pytest.mark.slow
 

@@ -46,7 +46,7 @@ def test_analysis_needs_no_model_library() -> None:
     loaded = modules_after(
         "import helpers.results, helpers.experiment, helpers.plots.figures, helpers.plots.coupling, helpers.plots.plane\n"
         "import helpers.plots.shifts, helpers.statistics.ranking, helpers.statistics.coupling, helpers.reference.demo\n"
-        "import helpers.attention.capture, helpers.models.load, helpers.models.patching, helpers.__main__"
+        "import helpers.attention.capture, helpers.models.load, helpers.patching.heads, helpers.__main__"
     )
     assert {"torch", "numpy", "matplotlib"} <= loaded
     assert not {"transformer_lens", "transformers", "matplotlib.pyplot"} & loaded

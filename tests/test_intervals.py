@@ -18,7 +18,7 @@ import pytest
 from scipy import stats
 from sklearn.metrics import average_precision_score
 
-from helpers.models.patching import PatchingRun, head_effects
+from helpers.patching.heads import PatchingRun, head_effects
 from helpers.statistics.coupling_null import coupling_intervals
 from helpers.statistics.direct import average_precision_interval, edge_table, rank_edges
 from helpers.statistics.effects import shares_of_gap

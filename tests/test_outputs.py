@@ -14,7 +14,7 @@ import torch
 import transformers
 
 from helpers import abc_prompts, load_model, minimal_pairs, output_change, record_attention, record_outputs
-from helpers.models.outputs import HeadOutputs
+from helpers.contents.outputs import HeadOutputs
 from helpers.prompts.prompt import Prompt
 
 pytestmark = pytest.mark.slow

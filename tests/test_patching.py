@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from helpers import head_effects, minimal_pairs, patch_heads
-from helpers.models.patching import PatchingRun
+from helpers.patching.heads import PatchingRun
 from helpers.prompts.prompt import Prompt
 from helpers.statistics.effects import THRESHOLD
 

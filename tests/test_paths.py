@@ -12,8 +12,8 @@ from transformers import AutoTokenizer, GPT2LMHeadModel
 
 from helpers import edge_effects, head_effects, load_model, minimal_pairs, patch_heads, patch_paths
 from helpers.demo import build
-from helpers.models.patching import PatchingRun
-from helpers.models.paths import EDGE_THRESHOLD, PathRun
+from helpers.patching.heads import PatchingRun
+from helpers.patching.paths import EDGE_THRESHOLD, PathRun
 from helpers.prompts.prompt import Prompt
 from helpers.reference.demo import DEMO_SEEDS, causal_edges, causal_heads
 

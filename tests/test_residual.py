@@ -16,7 +16,7 @@ from test_architectures import LLAMA_LIKE, SMALL
 from torch import Tensor
 
 from helpers import load_model, record_outputs
-from helpers.models.changes import record_changes
+from helpers.contents.changes import record_changes
 from helpers.prompts.prompt import Prompt
 
 pytestmark = pytest.mark.slow

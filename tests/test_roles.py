@@ -18,13 +18,22 @@ from test_architectures import ARCHITECTURES, LLAMA_LIKE
 from torch import Tensor
 
 from helpers import edge_effects, load_model, patch_paths
+from helpers.contents.behaviour import Behaviour, on_prompts, on_random_tokens, ordinary_ids, random_sequences
+from helpers.contents.copying import copying
+from helpers.contents.roles import (
+    ATTENTION,
+    COPYING,
+    NO_ROLE,
+    RULES,
+    assign_roles,
+    circuit_roles,
+    head_roles,
+    inhibition,
+)
 from helpers.models import copying as copying_module
-from helpers.models.behaviour import Behaviour, on_prompts, on_random_tokens, ordinary_ids, random_sequences
-from helpers.models.copying import copying
 from helpers.models.load import _is_cached
-from helpers.models.pairs import MinimalPairs
-from helpers.models.paths import EDGE_THRESHOLD
-from helpers.models.roles import ATTENTION, COPYING, NO_ROLE, RULES, assign_roles, circuit_roles, head_roles, inhibition
+from helpers.patching.pairs import MinimalPairs
+from helpers.patching.paths import EDGE_THRESHOLD
 from helpers.prompts.ioi import FRAMES
 from helpers.prompts.prompt import Prompt
 from helpers.prompts.tasks import ioi

@@ -18,7 +18,7 @@ from helpers.measured.shipped import (
     shipped_record,
     shipped_roles,
 )
-from helpers.models.patching import head_effects, patch_heads
+from helpers.patching.heads import head_effects, patch_heads
 from helpers.prompts.ioi import abc_prompts, ioi_prompts
 from helpers.prompts.prompt import Prompt
 from helpers.reference.measured import MeasuredCircuit, measured_circuit
@@ -142,7 +142,7 @@ def test_the_weights_are_those_that_were_measured(smollm2: Any) -> None:
 @pytest.mark.parametrize("task", SMOLLM2_TASKS)
 def test_a_part_of_each_table_is_measured_again(task: str, smollm2: Any) -> None:
     """The strongest head and one that does nothing, on the same prompts: effects as printed, to 1e-4."""
-    from helpers.models.circuits import fit_to_model
+    from helpers.patching.circuits import fit_to_model
 
     shipped = circuit("smollm2", task)
     fitted = fit_to_model(smollm2, task, shipped.about["pairs"])

@@ -12,7 +12,7 @@ from helpers.circuit_wording import causal_rows, markdown
 from helpers.demo.acceptance import REQUIRED_ACCURACY
 from helpers.demo.corpus import MIXTURE, held_out, vocabulary
 from helpers.demo.train import BATCH, N_CTX, PEAK_LR, STEPS, build_model
-from helpers.models.paths import EDGE_THRESHOLD
+from helpers.patching.paths import EDGE_THRESHOLD
 from helpers.statistics.effects import THRESHOLD
 
 TEMPLATE = """# The demo models

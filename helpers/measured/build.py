@@ -18,10 +18,10 @@ import pandas as pd
 
 from helpers.attention.capture import record_attention
 from helpers.comparison import gather, score_heads
+from helpers.contents.roles import head_roles
 from helpers.measured import card
-from helpers.models.circuits import find_circuit, fit_to_model, task_accuracy
 from helpers.models.load import load_model
-from helpers.models.roles import head_roles
+from helpers.patching.circuits import find_circuit, fit_to_model, task_accuracy
 from helpers.prompts.fit import VARIANTS, fit_task
 from helpers.prompts.ioi import abc_prompts, ioi_prompts
 from helpers.reference.measured import MeasuredCircuit

@@ -8,9 +8,9 @@ from typing import Any
 import pandas as pd
 
 from helpers.circuit_wording import causal_rows, markdown
+from helpers.contents.roles import NO_ROLE
 from helpers.measured.protocol import NAMED, verdicts
 from helpers.measured.shipped import ranked_scores, shipped_roles
-from helpers.models.roles import NO_ROLE
 from helpers.reference.measured import MeasuredCircuit
 from helpers.statistics.effects import OTHER_THRESHOLDS, THRESHOLD
 

@@ -58,7 +58,7 @@ def ranked_scores(
 
 
 def shipped_roles(model: str) -> pd.DataFrame:
-    """The roles of a measured model's heads (`helpers.models.roles.head_roles`)."""
+    """The roles of a measured model's heads (`helpers.contents.roles.head_roles`)."""
     with (resources.files(__package__) / model / "roles.csv").open() as file:
         return pd.read_csv(file, keep_default_na=False, na_values=[""]).fillna({"role": ""})
 

@@ -23,7 +23,7 @@ def plot_roles(
     Args:
         table: one row a head: layer, head and ``column``, and its interval (``_low``, ``_high``) if there is one, drawn
             in black; e.g. an experiment's table.
-        circuit: heads by role, e.g. by those of `helpers.models.roles.circuit_roles`.
+        circuit: heads by role, e.g. by those of `helpers.contents.roles.circuit_roles`.
         column: ``"d_kl"`` or ``"d_chi"``, active - control, normalised.
         names: name the heads at the left.
         roles: write the roles at the right, each with its number of heads.

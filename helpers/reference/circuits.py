@@ -117,7 +117,7 @@ def from_effects(name: str, effects: pd.DataFrame) -> Circuit:
     """The heads that patching found causal, as a circuit of one role.
 
     Args:
-        effects: one row a head of the whole model: layer, head, causal (see `helpers.models.patching.head_effects`).
+        effects: one row a head of the whole model: layer, head, causal (see `helpers.patching.heads.head_effects`).
     """
     found = effects[effects.causal]
     heads = ((int(layer), int(head)) for layer, head in zip(found.layer, found["head"], strict=True))

@@ -13,12 +13,12 @@ DEMO_SEEDS = {"demo": 0, "demo-seed-1": 1, "demo-seed-2": 2}
 
 
 def causal_heads(name: str = "demo") -> pd.DataFrame:
-    """The shipped patching table of a demo model (see `helpers.models.patching.head_effects`), with ``acts_at``."""
+    """The shipped patching table of a demo model (see `helpers.patching.heads.head_effects`), with ``acts_at``."""
     return _shipped(name, "causal_heads.csv")
 
 
 def causal_edges(name: str = "demo") -> pd.DataFrame:
-    """The shipped path-patching table of a demo model (see `helpers.models.paths.edge_effects`): every pair of heads."""
+    """The shipped path-patching table of a demo model (see `helpers.patching.paths.edge_effects`): every pair of heads."""
     return _shipped(name, "edges.csv")
 
 

@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 
 from helpers.attention.record import AttentionRecord
+from helpers.contents.outputs import HeadOutputs, output_change
 from helpers.diagnostics.distances import DISTANCES, total_variation
 from helpers.diagnostics.heads import diagnose
 from helpers.diagnostics.shapes import SHAPES, shape_shift
-from helpers.models.outputs import HeadOutputs, output_change
 from helpers.scores.evidence import Evidence, HeadScore
 from helpers.statistics.pairs import position_scan, row_scan
 

@@ -13,10 +13,10 @@ from jaxtyping import Float
 
 from helpers.attention.capture import record_attention
 from helpers.attention.record import AttentionRecord
-from helpers.models.attribution import attribute_heads
-from helpers.models.changes import HeadChanges, record_changes
-from helpers.models.outputs import HeadOutputs, record_outputs
-from helpers.models.patching import head_effects, patch_heads
+from helpers.contents.changes import HeadChanges, record_changes
+from helpers.contents.outputs import HeadOutputs, record_outputs
+from helpers.patching.attribution import attribute_heads
+from helpers.patching.heads import head_effects, patch_heads
 from helpers.prompts.prompt import Prompt
 
 if TYPE_CHECKING:

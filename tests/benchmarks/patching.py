@@ -32,8 +32,8 @@ def timed(run: Callable[[], Any]) -> tuple[Any, float]:
 
 def loop(model: Any, pairs: tuple[list, list]) -> pd.DataFrame:
     """Every head in both directions, one pass each, by TransformerLens's hooks alone."""
-    from helpers.models.pairs import MinimalPairs
-    from helpers.models.patching import PatchingRun, head_effects
+    from helpers.patching.heads import PatchingRun, head_effects
+    from helpers.patching.pairs import MinimalPairs
 
     minimal = MinimalPairs(model, *pairs)
     batch, options = np.arange(len(minimal)), {"output_attentions": False, "logits_to_keep": 1}
@@ -65,8 +65,8 @@ def loop(model: Any, pairs: tuple[list, list]) -> pd.DataFrame:
 
 def main(n: int = PAIRS) -> None:
     from helpers import head_effects, load_model, patch_heads
-    from helpers.models.circuits import SCREEN, find_circuit
     from helpers.models.load import ModelUnavailable
+    from helpers.patching.circuits import SCREEN, find_circuit
     from helpers.prompts.fit import fit_task
 
     try:

@@ -13,8 +13,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from helpers.attention.capture import tokenize_for
-from helpers.models.outputs import Collector, HeadOutputs
-from helpers.models.residual import Trace, trace, writers
+from helpers.contents.outputs import Collector, HeadOutputs
+from helpers.contents.residual import Trace, trace, writers
 from helpers.prompts.prompt import Prompt
 from helpers.prompts.tokens import TokenizedPrompt, by_length
 
@@ -28,7 +28,7 @@ Norms = Float[np.ndarray, "pair layer head token"]
 class HeadChanges:
     """Norms of what each head contributes to the residual stream, at every position of pairs of prompts, in float32.
 
-    A contribution is z W_O, or what a norm after attention makes of it with its scale held (`helpers.models.residual`),
+    A contribution is z W_O, or what a norm after attention makes of it with its scale held (`helpers.contents.residual`),
     so all norms are in the units of the residual stream. NaN at tokens that a shorter pair does not have.
 
     Attributes:

@@ -17,11 +17,11 @@ from tqdm.auto import tqdm
 
 from helpers.attention.capture import run_settings
 from helpers.folders import Kept, kept_in
-from helpers.models.attribution import attribute_heads
 from helpers.models.fingerprint import fingerprint
 from helpers.models.forward import forward
-from helpers.models.pairs import MinimalPairs
-from helpers.models.patching import StoredPairs, check_heads, head_effects
+from helpers.patching.attribution import attribute_heads
+from helpers.patching.heads import StoredPairs, check_heads, head_effects
+from helpers.patching.pairs import MinimalPairs
 from helpers.prompts.fit import VARIANTS, FittedTask, fit_task
 from helpers.prompts.prompt import Prompt
 from helpers.reference.circuits import Head

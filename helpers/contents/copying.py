@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from helpers.models.behaviour import Behaviour
+from helpers.contents.behaviour import Behaviour
 from helpers.models.forward import Hook, Ids, forward
 
 if TYPE_CHECKING:

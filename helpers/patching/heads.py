@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from helpers.folders import Kept
 from helpers.models.forward import Logits, StoredRun, hook_z
-from helpers.models.pairs import MinimalPairs
+from helpers.patching.pairs import MinimalPairs
 from helpers.prompts.prompt import Prompt
 from helpers.reference.circuits import Head
 from helpers.statistics.effects import DIRECTIONS, is_causal, shares_of_gap

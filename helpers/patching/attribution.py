@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from helpers.models.forward import StoredRun, forward, hook_z
-from helpers.models.pairs import MinimalPairs
+from helpers.patching.pairs import MinimalPairs
 from helpers.prompts.prompt import Prompt
 
 if TYPE_CHECKING:

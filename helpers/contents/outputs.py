@@ -13,8 +13,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from helpers.attention.capture import tokenize_for
+from helpers.contents.residual import Trace, Words, attribute, tolerance, trace
 from helpers.diagnostics.values import value_variance
-from helpers.models.residual import Trace, Words, attribute, tolerance, trace
 from helpers.prompts.prompt import Prompt
 from helpers.prompts.tokens import TokenizedPrompt, by_length, readout_ids
 

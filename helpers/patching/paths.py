@@ -14,8 +14,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from helpers.models.forward import StoredRun, hook_z
-from helpers.models.pairs import MinimalPairs
-from helpers.models.patching import Patched, by_layer, check_heads
+from helpers.patching.heads import Patched, by_layer, check_heads
+from helpers.patching.pairs import MinimalPairs
 from helpers.prompts.prompt import Prompt
 from helpers.reference.circuits import Head
 from helpers.statistics.effects import shares_of_gap

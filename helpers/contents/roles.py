@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from helpers.models.behaviour import Behaviour, on_prompts, on_random_tokens
-from helpers.models.copying import copying
-from helpers.models.pairs import MinimalPairs
-from helpers.models.patching import check_heads
-from helpers.models.paths import EDGE_THRESHOLD, patch_paths
+from helpers.contents.behaviour import Behaviour, on_prompts, on_random_tokens
+from helpers.contents.copying import copying
+from helpers.patching.heads import check_heads
+from helpers.patching.pairs import MinimalPairs
+from helpers.patching.paths import EDGE_THRESHOLD, patch_paths
 from helpers.prompts.fit import fit_task
 from helpers.prompts.prompt import Prompt
 from helpers.prompts.tokens import bos_id
