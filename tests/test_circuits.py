@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from helpers import attribute_heads, head_effects, load_model, minimal_pairs, patch_heads
-from helpers.models import circuits
 from helpers.models.fingerprint import fingerprint
+from helpers.patching import circuits
 from helpers.patching.circuits import SCREEN, find_circuit, fit_to_model, task_accuracy
 from helpers.patching.heads import StoredPairs
 from helpers.prompts.fit import VARIANTS

@@ -18,6 +18,7 @@ from test_architectures import ARCHITECTURES, LLAMA_LIKE
 from torch import Tensor
 
 from helpers import edge_effects, load_model, patch_paths
+from helpers.contents import copying as copying_module
 from helpers.contents.behaviour import Behaviour, on_prompts, on_random_tokens, ordinary_ids, random_sequences
 from helpers.contents.copying import copying
 from helpers.contents.roles import (
@@ -30,7 +31,6 @@ from helpers.contents.roles import (
     head_roles,
     inhibition,
 )
-from helpers.models import copying as copying_module
 from helpers.models.load import _is_cached
 from helpers.patching.pairs import MinimalPairs
 from helpers.patching.paths import EDGE_THRESHOLD
