@@ -117,7 +117,7 @@ def _measure(
     prompts = [_read(args.active, "active"), _read(args.control, "control")] if args.active else _shipped(args.n)
     model = load_model(args.model)
     if circuit:
-        check_shape(circuit, model.cfg.n_layers, model.cfg.n_heads)
+        check_shape(circuit, model.n_layers, model.n_heads)
     for name, side in zip(SIDES, prompts, strict=True):
         try:
             tokenize_for(model, side)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from helpers.attention.record import AttentionRecord
+from helpers.attention.record import AttentionRecord, check_same_run
 from helpers.diagnostics.distances import DISTANCES
 from helpers.diagnostics.heads import HeadDiagnostics, diagnose
 from helpers.diagnostics.shapes import SHAPES, shape_shift
@@ -220,6 +220,7 @@ def _check(active: AttentionRecord, control: AttentionRecord, circuit: Circuit |
         left, right = getattr(active, what), getattr(control, what)
         if left != right:
             raise ValueError(f"control: expected the same {what} as the active record, {left!r}, got {right!r}")
+    check_same_run("active, control", active, control)
     if circuit:
         check_shape(circuit, active.n_layers, active.n_heads)
     if bool((active.visible().sum(-1) < 2).any() or (control.visible().sum(-1) < 2).any()):

@@ -16,8 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from helpers import load_model
-from helpers.attention import fused, interface
-from helpers.attention.fused import Rows, rows_of, supports_fused
+from helpers.models import fused, interface
+from helpers.models.fused import Rows, rows_of, supports_fused
 
 VOCABULARY, LENGTH, WINDOW = 97, 13, 5
 AT = [LENGTH - 1, 4, 7]  # END, and queries at both sides of the window

@@ -69,7 +69,7 @@ def test_no_other_public_names() -> None:
 
 
 def test_transformer_lens_is_imported_in_one_place() -> None:
-    """Only helpers/models/load.py imports transformer_lens outside of type checking."""
+    """Only helpers/models/model.py imports transformer_lens outside of type checking."""
     import ast
     from pathlib import Path
 
@@ -88,4 +88,4 @@ def test_transformer_lens_is_imported_in_one_place() -> None:
             names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if id(node) not in typing_only and any(name.split(".")[0] == "transformer_lens" for name in names):
                 users.add(str(file.relative_to(folder)))
-    assert users == {"models/load.py"}
+    assert users == {"models/model.py"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from lzma import LZMAError
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from torch import Tensor
 from helpers.attention.packing import END, TRIANGLE, pack, unpack
 from helpers.prompts.prompt import Prompt
 from helpers.prompts.tokens import TokenizedPrompt
+from helpers.visible import visible_keys
 
 FORMAT = "attention-record/1"
 
@@ -51,6 +52,9 @@ class AttentionRecord:
         model: name of the model, and ``settings``: dtype and whatever else is worth keeping.
         windows: for each layer the number of keys a query can see at most (local attention), or 0 for no limit.
         readout: what the model answered, if it was asked for.
+        mask: the visible keys, where windows don't describe them (chunks, a sink that is a key of its own): boolean,
+            ``rows`` without the head axis.
+        identity: which weights, tokenizer and configuration the rows are of; empty in records that don't know.
     """
 
     prompts: Sequence[TokenizedPrompt]
@@ -60,6 +64,8 @@ class AttentionRecord:
     settings: dict[str, Any] = field(default_factory=dict)
     windows: tuple[int, ...] = ()
     readout: Readout | None = None
+    mask: Tensor | None = None
+    identity: str = ""
 
     def __post_init__(self) -> None:
         expected = 5 if self.query == "all" else 4
@@ -82,15 +88,15 @@ class AttentionRecord:
         Query t sees keys 0 … t; in a layer with local attention only the last ``window`` of them. A query that a
         shorter prompt does not have sees none. n of a row is the mask's sum.
         """
-        keys = torch.arange(self.rows.shape[-1])
+        if self.mask is not None:
+            return self.mask[:, :, None]
+        n_keys, windows = self.rows.shape[-1], self.windows or (0,) * self.n_layers
         if self.query == "all":
-            lengths = torch.tensor([len(p) for p in self.prompts])
-            t = torch.where(keys < lengths[:, None], keys, -1)[:, None, None, :, None]
+            lengths, keys = torch.tensor([len(p) for p in self.prompts]), torch.arange(n_keys)
+            queries = torch.where(keys < lengths[:, None], keys, -1)
         else:
-            t = torch.tensor([p.position(self.query) for p in self.prompts])[:, None, None, None]
-        windows = torch.tensor(self.windows or [0] * self.n_layers)
-        reach = torch.where(windows > 0, windows, self.rows.shape[-1]).view(1, -1, *[1] * (t.ndim - 2))
-        return (keys <= t) & (keys > t - reach)
+            queries = torch.tensor([p.position(self.query) for p in self.prompts])
+        return visible_keys(queries, n_keys, windows)[:, :, None]
 
     def at(self, position: str) -> AttentionRecord:
         """The rows of one named query position, from a record of all of them.
@@ -103,15 +109,16 @@ class AttentionRecord:
         if self.query != "all":
             raise ValueError(f"position: this record holds the rows of {self.query} only, got {position!r}")
         index = torch.tensor([p.position(position) for p in self.prompts])
-        rows = self.rows[torch.arange(len(self.prompts)), :, :, index]
-        return AttentionRecord(self.prompts, rows, position, self.model, self.settings, self.windows, self.readout)
+        which = torch.arange(len(self.prompts))
+        mask = None if self.mask is None else self.mask[which, :, index]
+        return replace(self, rows=self.rows[which, :, :, index], query=position, mask=mask)
 
     def subset(self, indices: Sequence[int]) -> AttentionRecord:
         """The record of some of its prompts, in the order given."""
         chosen = torch.as_tensor(indices)
         readout = self.readout and Readout(**{k: v[chosen] for k, v in vars(self.readout).items()})
-        prompts = [self.prompts[i] for i in indices]
-        return AttentionRecord(prompts, self.rows[chosen], self.query, self.model, self.settings, self.windows, readout)
+        prompts, mask = [self.prompts[i] for i in indices], None if self.mask is None else self.mask[chosen]
+        return replace(self, prompts=prompts, rows=self.rows[chosen], readout=readout, mask=mask)
 
     def save(self, path: str | Path, *, compact: bool = False) -> None:
         """Write the record to one safetensors file, whole or not at all.
@@ -129,9 +136,10 @@ class AttentionRecord:
             "model": self.model,
             "settings": self.settings,
             "windows": self.windows,
+            "identity": self.identity,
         }
-        tensors = {"rows": self.rows}
-        if compact and self.query == "all":
+        tensors = {"rows": self.rows} | ({} if self.mask is None else {"mask": self.mask})
+        if compact and self.query == "all" and self.mask is None:
             tensors, about["packed"] = pack(self.rows, self.at("END").rows)
         tensors |= vars(self.readout) if self.readout else {}
         part = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -163,6 +171,23 @@ class AttentionRecord:
             raise ValueError(f"path: expected an attention record of format {FORMAT}, got {str(path)!r}") from None
 
 
+def check_same_run(name: str, one: AttentionRecord, other: AttentionRecord) -> None:
+    """Refuse to join or compare records that were made in different ways: other settings, weights, or tokenizer.
+
+    Raises:
+        ValueError: one sentence, which begins with ``name``.
+    """
+    for key in sorted(one.settings.keys() | other.settings.keys()):
+        left, right = (record.settings.get(key) for record in (one, other))
+        if left != right:
+            raise ValueError(f"{name}: expected records of one run's settings, got {key} {left!r} and {right!r}")
+    if "" not in (one.identity, other.identity) and one.identity != other.identity:
+        raise ValueError(
+            f"{name}: expected records of one model, got {one.model!r} with two sets of weights, tokenizers or configurations "
+            f"({one.identity} and {other.identity})"
+        )
+
+
 def _record_from(about: dict[str, Any], tensors: dict[str, Tensor]) -> AttentionRecord:
     if about["format"] != FORMAT:
         raise ValueError(about["format"])
@@ -171,9 +196,10 @@ def _record_from(about: dict[str, Any], tensors: dict[str, Tensor]) -> Attention
     if rows is None:
         packed = {name: tensors.pop(name) for name in (TRIANGLE, END)}
         rows = unpack(packed, about.get("packed"), prompts)
+    mask = tensors.pop("mask", None)
     readout = Readout(**tensors) if tensors else None
     fields = (about["query"], about["model"], about["settings"], tuple(about["windows"]))
-    return AttentionRecord(prompts, rows, *fields, readout)
+    return AttentionRecord(prompts, rows, *fields, readout, mask, about.get("identity", ""))
 
 
 def _prompt_from(saved: dict[str, Any]) -> TokenizedPrompt:
@@ -181,4 +207,5 @@ def _prompt_from(saved: dict[str, Any]) -> TokenizedPrompt:
     about["spans"] = {name: tuple(span) for name, span in about["spans"].items()}
     about |= {side: tuple(about.get(side, ())) for side in ("answers", "foils")}
     prompt = Prompt(**about)
-    return TokenizedPrompt(prompt, tuple(saved["ids"]), tuple(saved["tokens"]), saved["positions"])
+    sides = (tuple(saved.get(side, ())) for side in ("right", "wrong"))
+    return TokenizedPrompt(prompt, tuple(saved["ids"]), tuple(saved["tokens"]), saved["positions"], *sides)

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from helpers.attention.capture import record_attention, run_settings
-from helpers.attention.record import AttentionRecord, Readout
+from helpers.attention.record import AttentionRecord, Readout, check_same_run
+from helpers.models.model import LanguageModel
 from helpers.prompts.prompt import Prompt
-
-if TYPE_CHECKING:
-    from transformer_lens.model_bridge import TransformerBridge
 
 
 def record_to_folder(
-    model: TransformerBridge, prompts: Iterable[Prompt | str], folder: str | Path, *, chunk: int = 500, **options: Any
+    model: LanguageModel, prompts: Iterable[Prompt | str], folder: str | Path, *, chunk: int = 500, **options: Any
 ) -> Iterator[AttentionRecord]:
     """Record attention chunk by chunk into a folder, yielding the record of each chunk.
 
@@ -84,11 +83,28 @@ def concatenate(records: Sequence[AttentionRecord]) -> AttentionRecord:
             raise ValueError(
                 f"records: expected rows of {first.query} on {first.model}, got {record.query} on {record.model}"
             )
+        check_same_run("records", first, record)
     longest = max(record.rows.shape[-1] for record in records)
-    rows = torch.cat([_widen(record.rows, longest, first.query == "all") for record in records])
+    rows, mask = (_join(parts, longest, first) for parts in ([r.rows for r in records], _masks(records)))
     prompts = [prompt for record in records for prompt in record.prompts]
     readout = _join_readouts([record.readout for record in records])
-    return AttentionRecord(prompts, rows, first.query, first.model, first.settings, first.windows, readout)
+    return replace(first, prompts=prompts, rows=rows, readout=readout, mask=mask)
+
+
+def _join(parts: Sequence[Tensor], longest: int, first: AttentionRecord) -> Any:
+    return torch.cat([_widen(part, longest, first.query == "all") for part in parts]) if parts else None
+
+
+def _masks(records: Sequence[AttentionRecord]) -> list[Tensor]:
+    """The visible keys of every record, if any of them has a mask of its own."""
+    if all(record.mask is None for record in records):
+        return []
+    if (
+        any(record.settings.get("sink") == "a key" for record in records)
+        and len({r.rows.shape[-1] for r in records}) > 1
+    ):
+        raise ValueError("records: expected rows of one length where a sink is a key (the last one), got several")
+    return [record.visible()[:, :, 0] for record in records]
 
 
 def _chunks(prompts: Iterable[Prompt | str], size: int) -> Iterator[list[Prompt | str]]:
@@ -115,21 +131,25 @@ def _widen(rows: Tensor, longest: int, all_queries: bool) -> Tensor:
 def _check_same(
     record: AttentionRecord,
     prompts: Sequence[Prompt | str],
-    model: TransformerBridge,
+    model: LanguageModel,
     options: dict[str, Any],
     path: Path,
 ) -> None:
     """Refuse to go on after a chunk that another run left."""
-    settings = run_settings(model, options.get("prepend_bos", True), options.get("bos"))
+    settings = run_settings(
+        model, options.get("prepend_bos", True), options.get("bos"), options.get("sink", "left out")
+    )
     wanted = [Prompt(p) if isinstance(p, str) else p for p in prompts]
     same = (
-        record.model == model.cfg.model_name
+        record.model == model.name
         and record.query == options.get("query", "END")
         and record.settings == settings
+        and record.identity in ("", model.identity)
         and (record.readout is not None) == options.get("readout", False)
         and [p.prompt for p in record.prompts] == wanted
     )
     if not same:
         raise ValueError(
-            f"folder: {str(path)!r} holds a record of another run (other prompts, model or options); choose a new folder"
+            f"folder: {str(path)!r} holds a record of another run (other prompts, model, weights or options); choose a new "
+            "folder"
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,9 +13,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from helpers.models.forward import Ids, forward
-
-if TYPE_CHECKING:
-    from transformer_lens.model_bridge import TransformerBridge
+from helpers.models.model import LanguageModel
 
 #: Random tokens a sequence draws before they repeat, where vocabulary and context allow it.
 PERIOD = 50
@@ -74,13 +72,13 @@ def ordinary_ids(tokenizer: Any) -> Int[np.ndarray, " id"]:
     return np.array(sorted(set(tokenizer.get_vocab().values()) - special))
 
 
-def check_period(model: TransformerBridge, period: int | None, first: int | None) -> int:
+def check_period(model: LanguageModel, period: int | None, first: int | None) -> int:
     """The period asked for, or the largest up to `PERIOD` that context and vocabulary allow.
 
     Raises:
         ValueError: if there are too few tokens for it, or it is below 3 (the null needs other distances).
     """
-    room = (model.cfg.n_ctx or 10**9) - (first is not None)
+    room = (model.n_ctx or 10**9) - (first is not None)
     most = min(room, len(ordinary_ids(model.tokenizer))) // 2
     chosen = min(PERIOD, most) if period is None else period
     if not 3 <= chosen <= most:
@@ -89,7 +87,7 @@ def check_period(model: TransformerBridge, period: int | None, first: int | None
 
 
 def on_random_tokens(
-    model: TransformerBridge,
+    model: LanguageModel,
     *,
     first: int | None = None,
     period: int | None = None,
@@ -133,7 +131,7 @@ def on_random_tokens(
     for side in sides:
         parts = []
         for batch in np.array_split(side, -(-n // batch_size)):
-            parts.append(_by_distance(model, torch.tensor(batch, device=model.cfg.device), period))
+            parts.append(_by_distance(model, torch.tensor(batch, device=model.device), period))
             bar.update(len(batch))
         found.append(np.concatenate(parts))
     bar.close()
@@ -146,9 +144,9 @@ def on_random_tokens(
     }
 
 
-def _by_distance(model: TransformerBridge, ids: Ids, period: int) -> Float[np.ndarray, "sequence layer head distance"]:
+def _by_distance(model: LanguageModel, ids: Ids, period: int) -> Float[np.ndarray, "sequence layer head distance"]:
     """Mean attention of the last ``period`` queries to the token 1 ... ``period`` places before each."""
-    found = torch.zeros(len(ids), model.cfg.n_layers, model.cfg.n_heads, period, dtype=torch.float64)
+    found = torch.zeros(len(ids), model.n_layers, model.n_heads, period, dtype=torch.float64)
     queries = torch.arange(ids.shape[1] - period, ids.shape[1])
     keys = queries[:, None] - torch.arange(1, period + 1)
 
@@ -161,7 +159,7 @@ def _by_distance(model: TransformerBridge, ids: Ids, period: int) -> Float[np.nd
 
 
 def on_prompts(
-    model: TransformerBridge, ids: Ids, at: Mapping[str, Tensor], *, batch_size: int = 32
+    model: LanguageModel, ids: Ids, at: Mapping[str, Tensor], *, batch_size: int = 32
 ) -> dict[str, Behaviour]:
     """END's attention to a token of each prompt; null: END's attention to the prompt's other tokens.
 
@@ -176,7 +174,7 @@ def on_prompts(
     """
     parts = []
     for batch in ids.split(batch_size):
-        part = torch.zeros(len(batch), model.cfg.n_layers, model.cfg.n_heads, ids.shape[1], dtype=torch.float64)
+        part = torch.zeros(len(batch), model.n_layers, model.n_heads, ids.shape[1], dtype=torch.float64)
 
         def keep(layer: int, pattern: Tensor, part: Tensor = part) -> None:
             part[:, layer] = pattern[:, :, -1].double().cpu()
@@ -190,11 +188,11 @@ def on_prompts(
     return {name: Behaviour(rows[is_it].numpy(), rows[~is_it].numpy()) for name, is_it in here.items()}
 
 
-def _see_patterns(model: TransformerBridge, ids: Ids, keep: Callable[[int, Tensor], None]) -> None:
+def _see_patterns(model: LanguageModel, ids: Ids, keep: Callable[[int, Tensor], None]) -> None:
     """Run the model and hand each layer's pattern, ``(prompt, head, query, key)``, to ``keep(layer, pattern)``."""
 
     def see(pattern: Tensor, hook: Any) -> None:
         keep(int(hook.name.split(".")[1]), pattern)
 
     with torch.no_grad():
-        forward(model, ids, [(f"blocks.{layer}.attn.hook_pattern", see) for layer in range(model.cfg.n_layers)])
+        forward(model, ids, [(f"blocks.{layer}.attn.hook_pattern", see) for layer in range(model.n_layers)])

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from helpers.attention.capture import tokenize_for
 from helpers.contents.outputs import Collector, HeadOutputs
 from helpers.contents.residual import Trace, trace, writers
+from helpers.models.forward import batches
+from helpers.models.model import LanguageModel
 from helpers.prompts.prompt import Prompt
-from helpers.prompts.tokens import TokenizedPrompt, by_length
-
-if TYPE_CHECKING:
-    from transformer_lens.model_bridge import TransformerBridge
+from helpers.prompts.tokens import TokenizedPrompt
 
 Norms = Float[np.ndarray, "pair layer head token"]
 
@@ -56,7 +53,7 @@ class HeadChanges:
 
 
 def record_changes(
-    model: TransformerBridge,
+    model: LanguageModel,
     clean: Sequence[Prompt | str],
     corrupt: Sequence[Prompt | str],
     *,
@@ -82,24 +79,19 @@ def record_changes(
     Raises:
         ValueError: if a prompt is unusable, the sides are no pairs of equal length, or contributions do not add up.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size: expected at least 1 pair a forward pass, got {batch_size}")
     sides = [tokenize_for(model, side, prepend_bos=prepend_bos, bos=bos) for side in (clean, corrupt)]
     _check_pairs(*sides)
-    shape = len(sides[0]), model.cfg.n_layers, model.cfg.n_heads, max(map(len, sides[0]))
+    shape = len(sides[0]), model.n_layers, model.n_heads, max(map(len, sides[0]))
     found = np.full((3, *shape), np.nan, dtype=np.float32)
     outputs = [Collector(model, side, asked=sides[0]) for side in sides]
-    bar = tqdm(total=len(sides[0]), desc="pairs", unit="pair", disable=not progress, leave=False)
-    for batch in by_length(sides[0], batch_size):
-        length = len(sides[0][batch[0]])
-        ids = [torch.tensor([side[i].ids for i in batch], device=model.cfg.device) for side in sides]
+    for batch, clean_ids in batches(model, sides[0], batch_size, unit="pair", progress=progress):
+        length = clean_ids.shape[1]
+        ids = [clean_ids, torch.tensor([sides[1][i].ids for i in batch], device=model.device)]
         runs = [trace(model, some, [length - 1] * len(batch), everywhere=True) for some in ids]
         for collected, run in zip(outputs, runs, strict=True):
             collected.add(batch, run)
         same = (ids[0] == ids[1]).cumprod(1).bool().cpu().numpy()
         found[:, batch, :, :, :length] = _norms(model, runs, same)
-        bar.update(len(batch))
-    bar.close()
     return HeadChanges(*found, *(collected.outputs() for collected in outputs))
 
 
@@ -112,7 +104,7 @@ def _check_pairs(clean: Sequence[TokenizedPrompt], corrupt: Sequence[TokenizedPr
 
 
 def _norms(
-    model: TransformerBridge, runs: Sequence[Trace], same: np.ndarray
+    model: LanguageModel, runs: Sequence[Trace], same: np.ndarray
 ) -> Float[np.ndarray, "3 pair layer head token"]:
     """Norms of both sides and of their difference, ``(3, pair, layer, head, token)``; no difference where tokens are the same."""
     found = []

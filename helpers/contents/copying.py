@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,15 +13,13 @@ from tqdm.auto import tqdm
 
 from helpers.contents.behaviour import Behaviour
 from helpers.models.forward import Hook, Ids, forward
-
-if TYPE_CHECKING:
-    from transformer_lens.model_bridge import TransformerBridge
+from helpers.models.model import LanguageModel
 
 #: A name is copied if its token is among so many most likely ones (Wang et al. 2022, section 3.1).
 TOP = 5
 
 
-def copying(model: TransformerBridge, ids: Ids, at: Tensor, *, progress: bool = True) -> dict[str, Behaviour]:
+def copying(model: LanguageModel, ids: Ids, at: Tensor, *, progress: bool = True) -> dict[str, Behaviour]:
     """Whether a head writes the name that it reads: copying and negative copying score of every head.
 
         x = residual stream at the name's token after the first block
@@ -50,7 +48,7 @@ def copying(model: TransformerBridge, ids: Ids, at: Tensor, *, progress: bool = 
     names, own = ids[rows, at].unique(return_inverse=True)
     if len(names) < 2:
         raise ValueError(f"pairs: expected at least 2 different names at IO, got {len(names)}")
-    found = np.zeros((2, len(ids), model.cfg.n_layers, model.cfg.n_heads, len(names)))
+    found = np.zeros((2, len(ids), model.n_layers, model.n_heads, len(names)))
     bar = tqdm(values_of(model, ids, at), desc="copying", unit="layer", disable=not progress, leave=False)
     with torch.no_grad():
         for layer, v in enumerate(bar):
@@ -64,14 +62,14 @@ def copying(model: TransformerBridge, ids: Ids, at: Tensor, *, progress: bool = 
     }
 
 
-def values_of(model: TransformerBridge, ids: Ids, at: Tensor) -> Sequence[Float[Tensor, "prompt head d_head"]]:
+def values_of(model: LanguageModel, ids: Ids, at: Tensor) -> Sequence[Float[Tensor, "prompt head d_head"]]:
     """What each layer's heads have as value of the stream after the first block, at one token of each prompt."""
     stream: list[Tensor] = []
     seen: dict[int, Tensor] = {}
-    n_layers, n_heads = model.cfg.n_layers, model.cfg.n_heads
+    n_layers, n_heads = model.n_layers, model.n_heads
 
     def note(v: Tensor, hook: Any) -> None:
-        v = v.unflatten(-1, (-1, model.cfg.d_head)) if v.ndim == 3 else v
+        v = v.unflatten(-1, (-1, model.d_head)) if v.ndim == 3 else v
         v = v[torch.arange(len(at)), at]
         seen[int(hook.name.split(".")[1])] = v.repeat_interleave(n_heads // v.shape[1], 1)  # grouped queries
 
@@ -84,21 +82,21 @@ def values_of(model: TransformerBridge, ids: Ids, at: Tensor) -> Sequence[Float[
 
 
 def _written(
-    model: TransformerBridge, layer: int, z: Float[Tensor, "prompt head d_head"]
+    model: LanguageModel, layer: int, z: Float[Tensor, "prompt head d_head"]
 ) -> Float[Tensor, "prompt head d_model"]:
     """What a layer's heads, each by itself, add to the residual stream; bias left out."""
-    block = model.blocks[layer]
+    block = model.lens.blocks[layer]
     write = torch.einsum("phd,hdm->phm", z, block.attn.W_O.to(z)).contiguous()  # else unembedded prompt by prompt
     norm = getattr(block, "ln1_post", None)
     return write if norm is None else norm(write)
 
 
 def _logits(
-    model: TransformerBridge, write: Float[Tensor, "prompt head d_model"]
+    model: LanguageModel, write: Float[Tensor, "prompt head d_model"]
 ) -> Float[Tensor, "prompt head vocabulary"]:
     """What the model would say if this alone were in the residual stream."""
     norm = getattr(model, "ln_final", None)
-    logits: Tensor = model.unembed(write if norm is None else norm(write))
+    logits: Tensor = model.lens.unembed(write if norm is None else norm(write))
     return logits
 
 

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from helpers.attention.capture import tokenize_for
 from helpers.contents.residual import Trace, Words, attribute, tolerance, trace
 from helpers.diagnostics.values import value_variance
+from helpers.models.forward import batches
+from helpers.models.model import LanguageModel
 from helpers.prompts.prompt import Prompt
-from helpers.prompts.tokens import TokenizedPrompt, by_length, readout_ids
-
-if TYPE_CHECKING:
-    from transformer_lens.model_bridge import TransformerBridge
+from helpers.prompts.tokens import TokenizedPrompt, with_answers
 
 PerHead = Float[np.ndarray, "prompt layer head"]
 
@@ -53,7 +50,7 @@ class HeadOutputs:
 
 
 def record_outputs(
-    model: TransformerBridge,
+    model: LanguageModel,
     prompts: Iterable[Prompt | str],
     *,
     position: str = "END",
@@ -87,19 +84,13 @@ def record_outputs(
 
     Source: Elhage et al. 2021 (direct paths); Wang et al. 2022 for the logit difference.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size: expected at least 1 prompt a forward pass, got {batch_size}")
     tokenized = tokenize_for(model, prompts, prepend_bos=prepend_bos, bos=bos)
     for number, prompt in enumerate(tokenized, 1):
         if position not in prompt.positions:
             raise ValueError(f"position: prompt {number} has {', '.join(prompt.positions)}, got {position!r}")
     collected = Collector(model, tokenized, position)
-    bar = tqdm(total=len(tokenized), desc="forward passes", unit="prompt", disable=not progress, leave=False)
-    for batch in by_length(tokenized, batch_size):
-        ids = torch.tensor([tokenized[i].ids for i in batch], device=model.cfg.device)
+    for batch, ids in batches(model, tokenized, batch_size, progress=progress):
         collected.add(batch, trace(model, ids, [tokenized[i].position(position) for i in batch]))
-        bar.update(len(batch))
-    bar.close()
     if "attribution" in collected.reasons and not lenient:
         raise ValueError(collected.reasons["attribution"])
     return collected.outputs()
@@ -110,7 +101,7 @@ class Collector:
 
     def __init__(
         self,
-        model: TransformerBridge,
+        model: LanguageModel,
         prompts: Sequence[TokenizedPrompt],
         position: str = "END",
         *,
@@ -119,13 +110,13 @@ class Collector:
         self.model, self.prompts, self.position = model, prompts, position
         self.reasons: dict[str, str] = {}
         self._asked = self._answers(asked or prompts) if position == "END" else [None] * len(prompts)
-        cfg = model.cfg
-        self._z = torch.zeros(len(prompts), cfg.n_layers, cfg.n_heads, cfg.d_head)
+        self._z = torch.zeros(len(prompts), model.n_layers, model.n_heads, model.d_head)
         self._attribution, self._variance = (torch.full(self._z.shape[:3], torch.nan) for _ in range(2))
 
     def _answers(self, prompts: Sequence[TokenizedPrompt]) -> list[Words | None]:
         try:
-            return [_asked(self.model, p.prompt) for p in prompts]
+            answered = with_answers(prompts, self.model.tokenizer)
+            return [(p.right, p.wrong) if p.right and p.wrong else None for p in answered]
         except ValueError as error:
             self.reasons["attribution"] = str(error)
             return [None] * len(prompts)
@@ -136,7 +127,7 @@ class Collector:
         if z.shape[1:] != self._z.shape[1:]:
             raise ValueError(
                 f"model: expected outputs of {tuple(self._z.shape[1:])} (layers, heads, d_head), "
-                f"got {tuple(z.shape[1:])} from {self.model.cfg.model_name!r}"
+                f"got {tuple(z.shape[1:])} from {self.model.name!r}"
             )
         self._z[batch] = z.float()
         self._try("value_variance", self._variance, batch, lambda: _variances(self.model, run))
@@ -173,12 +164,7 @@ def output_change(active: HeadOutputs, control: HeadOutputs) -> PerHead:
     return np.asarray(np.linalg.norm(active.z - control.z, axis=-1))
 
 
-def _asked(model: TransformerBridge, prompt: Prompt) -> Words | None:
-    one = prompt.answer is not None and prompt.foil is not None
-    return readout_ids(model.tokenizer, prompt) if one or (prompt.answers and prompt.foils) else None
-
-
-def _variances(model: TransformerBridge, run: Trace) -> Float[Tensor, "prompt layer head"]:
+def _variances(model: LanguageModel, run: Trace) -> Float[Tensor, "prompt layer head"]:
     """Var_v of every head at the position of each prompt, after a check that its rows and values make z."""
     found = []
     for layer, z in enumerate(run.z):
@@ -195,8 +181,8 @@ def _variances(model: TransformerBridge, run: Trace) -> Float[Tensor, "prompt la
     return torch.stack(found, 1)
 
 
-def _no_values(model: TransformerBridge, layer: int) -> ValueError:
+def _no_values(model: LanguageModel, layer: int) -> ValueError:
     return ValueError(
-        f"model: expected head outputs that are attention rows times values, got {model.cfg.model_name!r}, where those "
+        f"model: expected head outputs that are attention rows times values, got {model.name!r}, where those "
         f"of layer {layer} are not"
     )

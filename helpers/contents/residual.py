@@ -10,16 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from helpers.models.forward import Hook, Ids, forward, hook_z
-
-if TYPE_CHECKING:
-    from transformer_lens.model_bridge import TransformerBridge
+from helpers.models.model import LanguageModel
 
 #: Ids of the answers and of the foils of a prompt.
 Words = tuple[Sequence[int], Sequence[int]]
@@ -55,10 +53,10 @@ class Trace:
         return self.z[layer] if scale is None else self.z[layer] / scale[..., None]
 
 
-def trace(model: TransformerBridge, ids: Ids, at: Sequence[int], *, everywhere: bool = False) -> Trace:
+def trace(model: LanguageModel, ids: Ids, at: Sequence[int], *, everywhere: bool = False) -> Trace:
     """Run prompts once; keep the parts of the stream at one position of each prompt, and z there or everywhere."""
     seen: dict[str, Tensor] = {}
-    rows, layers = torch.arange(len(at)), range(model.cfg.n_layers)
+    rows, layers = torch.arange(len(at)), range(model.n_layers)
 
     def keep(x: Tensor, hook: Any, name: str) -> None:
         if name in _LAST:
@@ -71,7 +69,7 @@ def trace(model: TransformerBridge, ids: Ids, at: Sequence[int], *, everywhere: 
 
     whole = [name(layer) for name in (hook_z, _hook_scale) for layer in layers]
     parts = [f"blocks.{layer}.{part}" for layer in layers for part in (*PARTS, "attn.hook_v", "attn.hook_pattern")]
-    names = [name for name in (*whole, *parts, *_LAST) if name in model.hook_dict]
+    names = [name for name in (*whole, *parts, *_LAST) if name in model.lens.hook_dict]
     hooks: list[Hook] = [(name, partial(keep, name=name)) for name in names]
     with torch.no_grad():
         logits = forward(model, ids, hooks).double().cpu()
@@ -92,11 +90,11 @@ class Writer:
         bias, constant: what no head writes: bias over the norm's scale, and a constant; ``(d_model,)``.
     """
 
-    def __init__(self, model: TransformerBridge, layer: int) -> None:
-        block = model.blocks[layer]
+    def __init__(self, model: LanguageModel, layer: int) -> None:
+        block = model.lens.blocks[layer]
         self.matrix, self.bias = double(block.attn.W_O), double(block.attn.b_O)
         self.constant = double(None)
-        if _hook_scale(layer) in model.hook_dict:
+        if _hook_scale(layer) in model.lens.hook_dict:
             self.matrix, self.bias = through(block.ln1_post, self.matrix), through(block.ln1_post, self.bias)
             self.constant = norm_bias(block.ln1_post)
         times = getattr(block, "residual_contribution_scale", 1.0)
@@ -114,14 +112,14 @@ class Writer:
         return bool(((total - found).norm(dim=-1) <= tolerance * size).all())
 
 
-def writers(model: TransformerBridge, run: Trace) -> Iterator[Writer]:
+def writers(model: LanguageModel, run: Trace) -> Iterator[Writer]:
     """The `Writer` of each layer in turn, tried out on a run.
 
     Raises:
         ValueError: one sentence, if a layer adds something else to the residual stream than what heads and MLP write.
     """
-    name = model.cfg.model_name
-    for layer in range(model.cfg.n_layers):
+    name = model.name
+    for layer in range(model.n_layers):
         try:
             before, attention, mlp, after = (run.seen[f"blocks.{layer}.{part}"].double() for part in PARTS)
             wrong = (before + attention + mlp - after).norm(dim=-1)
@@ -147,7 +145,7 @@ def writers(model: TransformerBridge, run: Trace) -> Iterator[Writer]:
 
 
 def attribute(
-    model: TransformerBridge, run: Trace, rows: Sequence[int], words: Sequence[Words]
+    model: LanguageModel, run: Trace, rows: Sequence[int], words: Sequence[Words]
 ) -> Float[Tensor, "prompt layer head"]:
     """What each head's contribution at END adds to logit(answer) - logit(foil), before a soft cap if there is one.
 
@@ -168,20 +166,20 @@ def attribute(
     return torch.stack(found, 1)
 
 
-def _direction(model: TransformerBridge, run: Trace, rows: Sequence[int], words: Sequence[Words]) -> Tensor:
+def _direction(model: LanguageModel, run: Trace, rows: Sequence[int], words: Sequence[Words]) -> Tensor:
     """What a unit written to the residual stream at END adds to the logit difference, ``(prompt, d_model)``."""
     if not all(name in run.seen for name in _LAST):
         raise _not_linear(model)
     stream, scale, raw = (run.seen[name][rows].double() for name in _LAST)
-    after = run.seen[f"blocks.{model.cfg.n_layers - 1}.{PARTS[-1]}"][rows].double()
-    weights, biases = model.unembed.W_U.T, double(model.unembed.b_U)
+    after = run.seen[f"blocks.{model.n_layers - 1}.{PARTS[-1]}"][rows].double()
+    weights, biases = model.lens.unembed.W_U.T, double(model.lens.unembed.b_U)
     u = torch.stack([torch.stack([double(weights[list(side)]).mean(0) for side in sides]) for sides in words])
     said, bias = (
         torch.tensor([[float(x[list(side)].mean()) for side in sides] for x, sides in zip(some, words, strict=True)])
         for some in (raw, biases.expand(raw.shape))
     )
-    direction = back(model.ln_final, u) / scale[:, None]
-    constant = (u * norm_bias(model.ln_final)).sum(-1) + bias
+    direction = back(model.lens.ln_final, u) / scale[:, None]
+    constant = (u * norm_bias(model.lens.ln_final)).sum(-1) + bias
     size = stream.norm(dim=-1, keepdim=True) * direction.norm(dim=-1) + said.abs()
     wrong = ((stream[:, None] * direction).sum(-1) + constant - said).abs() > tolerance(model) * size
     if wrong.any() or ((after - stream).norm(dim=-1) > tolerance(model) * stream.norm(dim=-1)).any():
@@ -189,9 +187,9 @@ def _direction(model: TransformerBridge, run: Trace, rows: Sequence[int], words:
     return (direction[:, 0] - direction[:, 1]) * _factor(model, raw, run.logits[rows])
 
 
-def _factor(model: TransformerBridge, raw: Tensor, logits: Tensor) -> float:
+def _factor(model: LanguageModel, raw: Tensor, logits: Tensor) -> float:
     """What the unembedding's output is multiplied by to give logits; with a soft cap, logits before it are meant."""
-    cap = getattr(model.original_model.config.get_text_config(), "final_logit_softcapping", None)
+    cap = getattr(model.config, "final_logit_softcapping", None)
     factor = 1.0 if cap else float((raw * logits).sum() / raw.square().sum())
     said = cap * torch.tanh(raw / cap) if cap else factor * raw
     if not (said - logits).abs().max() <= tolerance(model) * logits.abs().max():
@@ -238,13 +236,13 @@ def double(parameter: Tensor | None) -> Tensor:
 # ---- rounding, and refusals
 
 
-def tolerance(model: TransformerBridge) -> float:
+def tolerance(model: LanguageModel) -> float:
     """Rounding of a sum of that many parts in the model's dtype, relative to their size."""
-    return max(float(4 * torch.finfo(model.cfg.dtype).eps * (2 * model.cfg.n_layers) ** 0.5), 1e-4)
+    return max(float(4 * torch.finfo(model.dtype).eps * (2 * model.n_layers) ** 0.5), 1e-4)
 
 
-def _not_linear(model: TransformerBridge) -> ValueError:
+def _not_linear(model: LanguageModel) -> ValueError:
     return ValueError(
         "model: expected logits that are one norm and one linear map of the residual stream (scaled or soft-capped or "
-        f"not), got {model.cfg.model_name!r}, where they are not"
+        f"not), got {model.name!r}, where they are not"
     )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from helpers.contents.behaviour import Behaviour, on_prompts, on_random_tokens
 from helpers.contents.copying import copying
+from helpers.models.model import LanguageModel
 from helpers.patching.heads import check_heads
 from helpers.patching.pairs import MinimalPairs
 from helpers.patching.paths import EDGE_THRESHOLD, patch_paths
@@ -19,9 +20,6 @@ from helpers.prompts.tokens import bos_id
 from helpers.reference.circuits import Circuit, Head
 from helpers.statistics.effects import shares_of_gap
 from helpers.statistics.shifts import head_index
-
-if TYPE_CHECKING:
-    from transformer_lens.model_bridge import TransformerBridge
 
 #: Mean attention above which a head is said to attend there, as in the ARENA course's detectors of current-token,
 #: previous-token and first-token heads (Wang et al.: mean 0.59 for name movers and 0.51 for S-inhibition heads.)
@@ -58,7 +56,7 @@ RULES: dict[str, Callable[[pd.DataFrame], pd.Series]] = {
 
 
 def head_roles(
-    model: TransformerBridge,
+    model: LanguageModel,
     pairs: Pairs | None = None,
     *,
     n: int = 32,
@@ -115,7 +113,7 @@ def head_roles(
     behaviours = on_random_tokens(model, first=first, period=period, n=n_sequences, seed=seed, progress=progress)
     behaviours |= on_prompts(model, given.clean, {f"to_{name.lower()}": given.at(name) for name in ("IO", "S1", "S2")})
     behaviours |= copying(model, given.clean, given.at("IO"), progress=progress)
-    table = head_index(model.cfg.n_layers, model.cfg.n_heads)
+    table = head_index(model.n_layers, model.n_heads)
     for name, found in behaviours.items():
         table[name], table[f"{name}_null"] = found.score.ravel(), found.bar(seed=seed).ravel()
     to_s1 = Behaviour(behaviours["to_io"].samples, null=behaviours["to_s1"].samples)
@@ -132,7 +130,7 @@ def head_roles(
 
 
 def inhibition(
-    model: TransformerBridge,
+    model: LanguageModel,
     pairs: Pairs,
     candidates: Sequence[Head],
     movers: Sequence[Head],
@@ -198,6 +196,6 @@ def _heads(table: pd.DataFrame) -> list[Head]:
     return [(int(layer), int(head)) for layer, head in zip(table.layer, table["head"], strict=True)]
 
 
-def _fitting_pairs(model: TransformerBridge, n: int, prepend_bos: bool, bos: str | int | None) -> Pairs:
+def _fitting_pairs(model: LanguageModel, n: int, prepend_bos: bool, bos: str | int | None) -> Pairs:
     fitted = fit_task("ioi", model.tokenizer, n, prepend_bos=prepend_bos, bos=bos)
     return fitted.clean, fitted.corrupt

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from scipy import stats
 
 from helpers.attention.capture import record_attention
 from helpers.attention.record import Readout
 from helpers.demo.corpus import FRAMES, MIXTURE, Sentence, abc, held_out, ioi
+from helpers.models.model import LanguageModel
 from helpers.prompts.ioi import NAMES, abc_prompt, ioi_prompt
 from helpers.prompts.prompt import Prompt
-
-if TYPE_CHECKING:
-    from transformer_lens.model_bridge import TransformerBridge
 
 #: At least this share of held-out IOI prompts must have IO as top token, for ABBA and BABA each.
 REQUIRED_ACCURACY = 0.99
@@ -44,7 +42,7 @@ def held_out_abc(n: int = ABC_PROMPTS, seed: int = 0) -> list[Prompt]:
     return prompts
 
 
-def examine(model: TransformerBridge) -> dict[str, Any]:
+def examine(model: LanguageModel) -> dict[str, Any]:
     """Everything the model card reports about accuracy.
 
     Returns:
@@ -64,7 +62,7 @@ def is_accepted(result: dict[str, Any]) -> bool:
     return bool(good and low <= result["abc"]["share_of_a"] <= high)
 
 
-def _ask(model: TransformerBridge, prompts: Sequence[Prompt]) -> Readout:
+def _ask(model: LanguageModel, prompts: Sequence[Prompt]) -> Readout:
     readout = record_attention(model, prompts, readout=True, batch_size=100, progress=False).readout
     assert readout is not None
     return readout
@@ -88,7 +86,7 @@ def _abc(said: Readout) -> dict[str, Any]:
     }
 
 
-def _kinds(model: TransformerBridge) -> dict[str, float]:
+def _kinds(model: LanguageModel) -> dict[str, float]:
     """Top-1 accuracy on the word that a sentence's beginning determines, for every kind that has one."""
     rng = random.Random("acceptance")
     scores = {}

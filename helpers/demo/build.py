@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -19,25 +18,23 @@ from helpers.demo import card
 from helpers.demo.acceptance import examine
 from helpers.demo.train import save, train
 from helpers.models.load import DEMO_FOLDER, load_model
+from helpers.models.model import LanguageModel
 from helpers.patching.circuits import find_circuit
 from helpers.patching.paths import edge_effects, patch_paths
 from helpers.prompts.ioi import minimal_pairs
-
-if TYPE_CHECKING:
-    from transformer_lens.model_bridge import TransformerBridge
 
 SEEDS = (0, 1, 2)
 PATCHING_PAIRS = 100
 PATH_PAIRS = 50
 
 
-def find_causal_heads(model: TransformerBridge, *, n: int = PATCHING_PAIRS, progress: bool = True) -> pd.DataFrame:
+def find_causal_heads(model: LanguageModel, *, n: int = PATCHING_PAIRS, progress: bool = True) -> pd.DataFrame:
     """The table of `helpers.patching.circuits.find_circuit` on ``n`` minimal pairs of IOI; acts_at is NaN but for causal heads."""
     table = find_circuit(model, minimal_pairs(n), task="ioi", progress=progress).table
     return table.assign(acts_at=table.acts_at.where(table.causal))
 
 
-def find_causal_paths(model: TransformerBridge, *, n: int = PATH_PAIRS, progress: bool = True) -> pd.DataFrame:
+def find_causal_paths(model: LanguageModel, *, n: int = PATH_PAIRS, progress: bool = True) -> pd.DataFrame:
     """Patch the path between every two heads on ``n`` minimal pairs (see `helpers.patching.paths.edge_effects`)."""
     return edge_effects(patch_paths(model, *minimal_pairs(n), progress=progress))
 

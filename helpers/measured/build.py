@@ -12,7 +12,7 @@ import argparse
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
@@ -21,13 +21,11 @@ from helpers.comparison import gather, score_heads
 from helpers.contents.roles import head_roles
 from helpers.measured import card
 from helpers.models.load import load_model
+from helpers.models.model import LanguageModel
 from helpers.patching.circuits import find_circuit, fit_to_model, task_accuracy
 from helpers.prompts.fit import VARIANTS, fit_task
 from helpers.prompts.ioi import abc_prompts, ioi_prompts
 from helpers.reference.measured import MeasuredCircuit
-
-if TYPE_CHECKING:
-    from transformer_lens.model_bridge import TransformerBridge
 
 FOLDER = Path(__file__).parent
 TASKS = ("ioi", "repeated", "agreement", "ownership")
@@ -41,7 +39,7 @@ OTHER_BOS = {"smollm2": ("<|im_start|>",)}
 EXAMINED = (200, 100)
 
 
-def examination(model: TransformerBridge, out: Path, tasks: Sequence[str]) -> None:
+def examination(model: LanguageModel, out: Path, tasks: Sequence[str]) -> None:
     """Accuracy on every task in each of its forms, for each choice of BOS."""
     rows: list[tuple[Any, ...]] = []
     for bos in (*_bos_choices(model), None):
@@ -55,7 +53,7 @@ def examination(model: TransformerBridge, out: Path, tasks: Sequence[str]) -> No
 
 
 def _examine(
-    model: TransformerBridge, task: str, tokens: dict[str, Any], options: Mapping[str, Any]
+    model: LanguageModel, task: str, tokens: dict[str, Any], options: Mapping[str, Any]
 ) -> tuple[int, int, float | None, float | None, str]:
     """Prompts, tokens, accuracy and top-1 of one form of a task, or why it can't be made."""
     reason = ""
@@ -69,7 +67,7 @@ def _examine(
     return 0, 0, None, None, reason
 
 
-def circuits(model: TransformerBridge, out: Path, tasks: Sequence[str]) -> None:
+def circuits(model: LanguageModel, out: Path, tasks: Sequence[str]) -> None:
     """The truth: every head patched in both directions, on each task that the model does."""
     refused = {}
     for task in tasks:
@@ -90,7 +88,7 @@ def circuits(model: TransformerBridge, out: Path, tasks: Sequence[str]) -> None:
     (out / "refused.json").write_text(json.dumps(refused, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def values(model: TransformerBridge, out: Path, tasks: Sequence[str]) -> None:
+def values(model: LanguageModel, out: Path, tasks: Sequence[str]) -> None:
     """Every score of every head, on each measured task, from other pairs than the truth."""
     for task in tasks:
         if not (out / task).is_dir():
@@ -105,12 +103,12 @@ def values(model: TransformerBridge, out: Path, tasks: Sequence[str]) -> None:
         (out / task / "reasons.json").write_text(text + "\n", encoding="utf-8")
 
 
-def roles(model: TransformerBridge, out: Path, tasks: Sequence[str]) -> None:
+def roles(model: LanguageModel, out: Path, tasks: Sequence[str]) -> None:
     """Every head's behaviour, and the roles that it gives."""
     _write(head_roles(model), out / "roles.csv")
 
 
-def records(model: TransformerBridge, out: Path, tasks: Sequence[str]) -> None:
+def records(model: LanguageModel, out: Path, tasks: Sequence[str]) -> None:
     """Attention rows of all positions: the post's prompts, and minimal pairs of IOI."""
     (out / "records").mkdir(parents=True, exist_ok=True)
     fitted = fit_to_model(model, "ioi", RECORDED_PAIRS)
@@ -120,7 +118,7 @@ def records(model: TransformerBridge, out: Path, tasks: Sequence[str]) -> None:
         record.save(out / "records" / f"{name}.safetensors", compact=True)
 
 
-STEPS: dict[str, Callable[[TransformerBridge, Path, Sequence[str]], None]] = {
+STEPS: dict[str, Callable[[LanguageModel, Path, Sequence[str]], None]] = {
     "examination": examination,
     "circuits": circuits,
     "values": values,
@@ -129,8 +127,8 @@ STEPS: dict[str, Callable[[TransformerBridge, Path, Sequence[str]], None]] = {
 }
 
 
-def _bos_choices(model: TransformerBridge) -> tuple[str, ...]:
-    return (model.tokenizer.bos_token, *OTHER_BOS.get(model.cfg.model_name, ()))
+def _bos_choices(model: LanguageModel) -> tuple[str, ...]:
+    return (model.tokenizer.bos_token, *OTHER_BOS.get(model.name, ()))
 
 
 def _write(table: pd.DataFrame, path: Path) -> None:

@@ -1,20 +1,21 @@
-"""Which weights a number was measured on: a short hash of a model as it is loaded."""
+"""Which weights a number was measured on, and with which tokenizer and settings: short hashes of a model as it is loaded."""
 
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+import json
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from transformer_lens.model_bridge import TransformerBridge
+    from helpers.models.model import LanguageModel
 
 DIGITS = 16
 
 
-def fingerprint(model: TransformerBridge) -> str:
+def fingerprint(model: LanguageModel) -> str:
     """The first 16 hexadecimal digits of the SHA-256 of all weights.
 
     Hashed are name, dtype, shape and bytes of every parameter and persistent buffer, sorted by name, each tensor once
@@ -42,17 +43,38 @@ def fingerprint(model: TransformerBridge) -> str:
     return found.hexdigest()[:DIGITS]
 
 
-def _weights(model: TransformerBridge) -> dict[str, Tensor]:
+def identity(model: LanguageModel) -> str:
+    """`fingerprint`, and a hash of tokenizer and configuration: 16 and 8 hexadecimal digits; empty if weights are offloaded.
+
+    Of the configuration counts what bears on the numbers: not where it came from, nor which release of transformers wrote it.
+    """
+    if any(tensor.is_meta for tensor in model.hf.parameters()):
+        return ""
+    said = {k: v for k, v in model.hf.config.to_dict().items() if k not in _NO_MATTER and not k.startswith("_")}
+    rest = hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode())
+    rest.update(_spelled(model.tokenizer).encode())
+    return f"{fingerprint(model)}-{rest.hexdigest()[: DIGITS // 2]}"
+
+
+#: Entries of a configuration that change no number.
+_NO_MATTER = ("transformers_version", "architectures", "dtype", "torch_dtype", "name_or_path", "use_cache")
+
+
+def _spelled(tokenizer: Any) -> str:
+    """All that a tokenizer is, as text."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    inside = backend.to_str() if backend is not None else json.dumps(tokenizer.get_vocab(), sort_keys=True)
+    return f"{inside} {tokenizer.bos_token} {tokenizer.eos_token} {tokenizer.unk_token}"
+
+
+def _weights(model: LanguageModel) -> dict[str, Tensor]:
     """Parameters and persistent buffers by the names that transformers gives them.
 
-    The wrapper holds the same tensors under more names, and adds biases of zero; a model of the same configuration
-    without storage knows which names are transformers' own.
+    A wrapper around the model itself (`LanguageModel.is_spread`) holds the same tensors under more names, and adds
+    biases of zero.
     """
-    inner = model.original_model
-    with torch.device("meta"):
-        names = set(type(inner)(inner.config).state_dict())
     found = {
         ".".join(part for part in name.split(".") if part != "_original_component"): tensor
-        for name, tensor in inner.state_dict(keep_vars=True).items()
+        for name, tensor in model.hf.state_dict(keep_vars=True).items()
     }
-    return {name: found[name] for name in names & found.keys()}
+    return {name: found[name] for name in model.weight_names & found.keys()}

@@ -1,18 +1,23 @@
-"""Where a model runs: hook names, the logits at END, and runs that start in the middle of a stored one."""
+"""Where a model runs: batches, hook names, attention rows, the logits at END, and runs that start in the middle of another."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from functools import partial
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from tqdm.auto import tqdm
 
-if TYPE_CHECKING:
-    from transformer_lens.model_bridge import TransformerBridge
+from helpers.models.fused import Rows, rows_of, supports_fused
+from helpers.models.interface import LastRowsTaken
+from helpers.models.model import LanguageModel
+from helpers.prompts.tokens import TokenizedPrompt, by_length
+from helpers.visible import visible_keys
 
 #: A hook: its name, and a function of (activation, hook) that returns what takes the activation's place, or None.
 Hook = tuple[str, Callable[..., Tensor | None]]
@@ -26,10 +31,103 @@ def hook_z(layer: int) -> str:
     return f"blocks.{layer}.attn.hook_z"
 
 
-def forward(model: TransformerBridge, ids: Ids, hooks: Sequence[Hook] = (), **options: Any) -> Logits:
+def forward(model: LanguageModel, ids: Ids, hooks: Sequence[Hook] = (), **options: Any) -> Logits:
     """Logits at END, under hooks, in the model's dtype; with gradients unless the caller turned them off."""
-    logits: Tensor = model.run_with_hooks(ids, fwd_hooks=list(hooks), **_lean(ids), **options)
+    logits: Tensor = model.lens.run_with_hooks(ids, fwd_hooks=list(hooks), **_lean(ids), **options)
+    check_finite(model, ids, logits)
     return logits[:, -1]
+
+
+def batches(
+    model: LanguageModel, prompts: Sequence[TokenizedPrompt], size: int, *, unit: str = "prompt", progress: bool = True
+) -> Iterator[tuple[list[int], Ids]]:
+    """Indices and token ids of prompts, in batches of one length each, so that nothing is ever padded.
+
+    Raises:
+        ValueError: if size is below 1.
+    """
+    if size < 1:
+        raise ValueError(f"batch_size: expected at least 1 {unit} a forward pass, got {size}")
+    with tqdm(total=len(prompts), desc="forward passes", unit=unit, disable=not progress, leave=False) as bar:
+        for batch in by_length(prompts, size):
+            yield batch, torch.tensor([prompts[i].ids for i in batch], device=model.device)
+            bar.update(len(batch))
+
+
+def attention_rows(
+    model: LanguageModel, ids: Ids, at: Sequence[int] | None, *, logits: bool = False, sink_is_a_key: bool = False
+) -> Rows:
+    """Attention rows of the queries asked for (None: all), of every layer and head, as `helpers.models.fused.rows_of`.
+
+    They come from the model's fused attention. Where that is out of reach (its attention is written into its modules), or
+    somebody has put hooks on the wrapper or changed its weights, they are what the wrapper's patterns are.
+    """
+    if model.is_as_made and not supports_fused(model.hf):
+        found = rows_of(model.hf, ids, at, logits=logits, sink_is_a_key=sink_is_a_key)
+    else:
+        found = _wrapper_rows(model, ids, at, logits=logits)
+    if not torch.isfinite(found.rows).all():
+        wrong = (~torch.isfinite(found.rows)).flatten(2).any(-1).any(0) if found.rows.ndim > 2 else None
+        raise _not_finite(model, int(wrong.nonzero()[0]) if wrong is not None else None)
+    if found.logits is not None:
+        check_finite(model, ids, found.logits)
+    return found
+
+
+def _wrapper_rows(model: LanguageModel, ids: Ids, at: Sequence[int] | None, *, logits: bool) -> Rows:
+    """The patterns of TransformerLens's wrapper; visible keys are those of the configuration's windows."""
+    n, length = ids.shape
+    shape = (n, model.n_layers, model.n_heads, *([length] if at is None else []), length)
+    rows, prompts = torch.zeros(shape, dtype=model.dtype), torch.arange(n)
+
+    def keep(pattern: Tensor, hook: Any, layer: int) -> None:
+        rows[:, layer] = pattern if at is None else pattern[prompts, :, at]
+        if layer == model.n_layers - 1 and not logits:
+            raise LastRowsTaken
+
+    hooks: list[Hook] = [(f"blocks.{i}.attn.hook_pattern", partial(keep, layer=i)) for i in range(model.n_layers)]
+    with torch.no_grad():
+        try:
+            said: Tensor | None = forward(model, ids, hooks).cpu()
+        except LastRowsTaken:
+            said = None
+    queries = torch.arange(length).expand(n, -1) if at is None else torch.tensor(at)
+    seen = visible_keys(queries, length, windows(model))
+    return Rows(rows, seen, tuple(range(model.n_layers)), said)
+
+
+def windows(model: LanguageModel) -> tuple[int, ...]:
+    """Number of keys that each layer's queries can see at most, as the configuration has it; 0 where there is no limit."""
+    config = model.config
+    kinds = getattr(config, "attention_layers", None) or getattr(config, "layer_types", None)
+    window: int = getattr(config, "window_size", None) or getattr(config, "sliding_window", None) or 0
+    if not kinds:
+        return (window,) * model.n_layers
+    return tuple(window if kind in ("local", "sliding_attention") else 0 for kind in kinds)
+
+
+def check_finite(model: LanguageModel, ids: Ids, logits: Tensor) -> None:
+    """Refuse logits that are NaN or infinite.
+
+    Raises:
+        ValueError: one sentence that names the dtype and the layer in which the plain run leaves its range.
+    """
+    if torch.isfinite(logits).all():
+        return
+    layer = None
+    if not model.is_spread:
+        with torch.no_grad():
+            states = model.hf(ids, output_hidden_states=True, use_cache=False).hidden_states
+        layer = next((i for i, x in enumerate(states[1:]) if not torch.isfinite(x).all()), None)
+    raise _not_finite(model, layer)
+
+
+def _not_finite(model: LanguageModel, layer: int | None) -> ValueError:
+    where = "" if layer is None else f", first in layer {layer}"
+    return ValueError(
+        f"model: expected finite numbers, got NaN or infinity from {model.name!r} in {str(model.dtype).removeprefix('torch.')}"
+        f"{where}; load it in a wider dtype"
+    )
 
 
 def _lean(ids: Ids) -> dict[str, Any]:
@@ -59,7 +157,7 @@ class StoredRun:
     z: list[Tensor]
     _outputs: list[Any]
 
-    def __init__(self, model: TransformerBridge, ids: Ids, *, token: int = 0, whole: bool = False) -> None:
+    def __init__(self, model: LanguageModel, ids: Ids, *, token: int = 0, whole: bool = False) -> None:
         """Run the prompts; ``token``: the first that any run will change; ``whole``: start every run at the input."""
         self.model, self.ids = model, ids
         self._begin(0)
@@ -93,10 +191,10 @@ class StoredRun:
         """Run from ``start`` on, keeping z and what every block puts out."""
         z: list[Tensor] = []
         outputs: list[Any] = []
-        hooks: list[Hook] = [(hook_z(i), lambda x, hook: z.append(x.clone())) for i in range(self.model.cfg.n_layers)]
+        hooks: list[Hook] = [(hook_z(i), lambda x, hook: z.append(x.clone())) for i in range(self.model.n_layers)]
         handles = [
             block.register_forward_hook(lambda block, args, output: outputs.append(output))
-            for block in self.model.blocks
+            for block in self.model.lens.blocks
         ]
         try:
             logits = self.resume(0, hooks)
@@ -110,7 +208,7 @@ class StoredRun:
         try:
             self._begin(token, self._keys_and_values(token))
             found = [self._record(), *(self.resume(layer) for layer in {len(self.z) // 2, len(self.z) - 1})]
-            tolerance = max(1e-4, 8 * torch.finfo(self.model.cfg.dtype).eps) * self.logits.abs().max()
+            tolerance = max(1e-4, 8 * torch.finfo(self.model.dtype).eps) * self.logits.abs().max()
             if all(bool(((logits - self.logits).abs() <= tolerance).all()) for logits in found):
                 return True
         except Exception:  # an architecture that can't take a cache or a skipped block says so in its own way
@@ -125,17 +223,17 @@ class StoredRun:
             return None
         ids = self.ids[:, :token]
         with torch.no_grad():
-            return self.model(ids, return_type="logits_and_cache", use_cache=True, **_lean(ids))[1]
+            return self.model.lens(ids, return_type="logits_and_cache", use_cache=True, **_lean(ids))[1]
 
 
 @contextmanager
-def _skipping(model: TransformerBridge, outputs: Sequence[Any], copies: int) -> Iterator[None]:
+def _skipping(model: LanguageModel, outputs: Sequence[Any], copies: int) -> Iterator[None]:
     """The first blocks are not computed; what the last of them put out is taken from the stored run."""
     if not outputs:
         yield
         return
     stored = _repeated(outputs[-1], copies)
-    skipped = [*model.blocks][: len(outputs)]
+    skipped = [*model.lens.blocks][: len(outputs)]
     for block in skipped:
         vars(block)["forward"] = lambda *args, **kwargs: stored
     try:

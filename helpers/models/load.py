@@ -8,15 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 
 from helpers.models import gguf
-
-if TYPE_CHECKING:
-    from transformer_lens.model_bridge import TransformerBridge
+from helpers.models.canary import check_rows
+from helpers.models.fused import supports_fused
+from helpers.models.model import LanguageModel, ModelUnavailable
+from helpers.models.tokenizer import load_tokenizer
 
 DEMO_FOLDER = Path(__file__).parent.parent / "demo" / "weights"
 
@@ -31,17 +32,13 @@ ALIASES = {
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-class ModelUnavailable(RuntimeError):
-    """The model can't be had here; the message says what to do."""
-
-
 def load_model(
     name: str = "demo",
     *,
     device: str | None = None,
     dtype: str | torch.dtype = "float32",
     device_map: str | dict[str, Any] | None = None,
-) -> TransformerBridge:
+) -> LanguageModel:
     """Load a model, ready for `record_attention`.
 
     Args:
@@ -55,32 +52,31 @@ def load_model(
             (``"auto"``, ``"balanced"``, or a map from modules to devices).
 
     Returns:
-        A `TransformerBridge` in evaluation mode, without gradients; ``model.cfg.model_name`` is ``name``. Weights
-        are read as safetensors only and no remote code is run.
+        A `LanguageModel` in evaluation mode, without gradients; ``model.name`` is ``name``. Weights are read as safetensors
+        only and no remote code is run. A short forward pass has shown that the attention rows of every layer and head are
+        transformers' own.
 
     Raises:
-        ModelUnavailable: in seconds, with one sentence that says what to do, if the model can't be had or is no
-            causal language model with attention.
+        ModelUnavailable: in seconds, with one sentence that says what to do, if the model can't be had, is no
+            causal language model with attention in every layer, comes without some of its weights, or is not what its
+            wrapper makes of it.
         ValueError: if dtype is unknown.
     """
     dtype = _dtype(dtype)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     with _no_progress_bars():
-        source = _source(name)
-        hf_model, tokenizer = _from_pretrained(name, source, dtype, device_map or device)
-        from transformer_lens.model_bridge import TransformerBridge
-
-        try:
-            model = TransformerBridge.boot_transformers(
-                source, hf_model=hf_model, tokenizer=tokenizer, device=None if device_map else device, dtype=dtype
-            )
-        except (ValueError, NotImplementedError, KeyError) as error:
-            reason = str(error).splitlines()[0]
-            raise ModelUnavailable(
-                f"model {name!r}: TransformerLens cannot wrap this architecture: {reason}"
-            ) from error
-    model.eval().requires_grad_(False)
-    model.cfg.model_name = name
+        hf_model, tokenizer = _from_pretrained(name, _source(name), dtype, device_map or device)
+    model = LanguageModel(hf_model, tokenizer, name)
+    try:
+        if supports_fused(hf_model) or model.is_spread:
+            model.lens  # noqa: B018  (rows are the wrapper's: it is made, and compared with the model, at once)
+        else:
+            check_rows(model)
+    except ModelUnavailable:
+        raise
+    except Exception as error:  # what an architecture can't do it says in its own way
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ModelUnavailable(f"model {name!r}: cannot be used: {reason}") from error
     return model
 
 
@@ -106,23 +102,47 @@ def _source(name: str) -> str:
 
 def _from_pretrained(name: str, source: str, dtype: torch.dtype, placement: str | dict[str, Any]) -> tuple[Any, Any]:
     """The Hugging Face model and tokenizer: from disk if they are there, else from the hub if it answers."""
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     local = _is_local(name, source)
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False, local_files_only=local)
         _check_architecture(name, config)
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, local_files_only=local)
-        model = AutoModelForCausalLM.from_pretrained(
+        tokenizer = load_tokenizer(source, local=local)
+        model, report = AutoModelForCausalLM.from_pretrained(
             source, config=config, dtype=dtype, device_map=placement, use_safetensors=True, trust_remote_code=False,
-            local_files_only=local, attn_implementation="eager",
+            local_files_only=local, attn_implementation="eager", output_loading_info=True,
         )  # fmt: skip
-    except (OSError, ValueError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except ModelUnavailable:
+        raise
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+        ImportError,
+        KeyError,
+        AttributeError,
+        TypeError,
+        SafetensorError,
+    ) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelUnavailable(f"model {name!r}: cannot be loaded from {source!r}: {reason}") from error
-    if not tokenizer("a", add_special_tokens=False)["input_ids"]:
-        raise ModelUnavailable(f"model {name!r}: there is no tokenizer beside the weights in {source!r}")
+    _check_report(name, source, report)
     return model, tokenizer
+
+
+def _check_report(name: str, source: str, report: dict[str, Any]) -> None:
+    """Refuse a model that transformers filled up with random numbers where the files have no weights for it."""
+    missing = sorted(report["missing_keys"])
+    wrong = sorted(str(key[0] if isinstance(key, tuple) else key) for key in report["mismatched_keys"])
+    for keys, what in ((missing, "are missing"), (wrong, "have another shape")):
+        if keys:
+            several = "" if len(keys) == 1 else f" and {len(keys) - 1} more"
+            spare = sorted(report["unexpected_keys"])
+            hint = f" (there is {spare[0]!r}, which the model does not have)" if spare else ""
+            raise ModelUnavailable(
+                f"model {name!r}: expected every weight in {source!r}, but {keys[0]!r}{several} {what}{hint}"
+            )
 
 
 def _is_local(name: str, source: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -12,15 +12,13 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from helpers.models.forward import StoredRun, forward, hook_z
+from helpers.models.model import LanguageModel
 from helpers.patching.pairs import MinimalPairs
 from helpers.prompts.prompt import Prompt
 
-if TYPE_CHECKING:
-    from transformer_lens.model_bridge import TransformerBridge
-
 
 def attribute_heads(
-    model: TransformerBridge,
+    model: LanguageModel,
     clean: Sequence[Prompt],
     corrupt: Sequence[Prompt],
     *,
@@ -59,7 +57,7 @@ def attribute_heads(
         raise ValueError(f'at: expected "corrupt" or "clean", got {at!r}')
     here, other, sign = (pairs.corrupt, pairs.clean, 1) if at == "corrupt" else (pairs.clean, pairs.corrupt, -1)
     batches = pairs.batches(batch_size)
-    found = np.zeros((model.cfg.n_layers, model.cfg.n_heads, len(pairs)))
+    found = np.zeros((model.n_layers, model.n_heads, len(pairs)))
     bar = tqdm(total=len(pairs), desc="attribution", unit="pair", disable=not progress, leave=False)
     for batch in batches:
         other_z = StoredRun(model, other[batch], whole=True).z
@@ -81,7 +79,7 @@ def _run_with_slope(pairs: MinimalPairs, batch: np.ndarray, ids: Tensor) -> tupl
         zeros.append(torch.zeros_like(z, requires_grad=True))
         return z + zeros[-1]
 
-    hooks = [(hook_z(layer), add_zero) for layer in range(pairs.model.cfg.n_layers)]
+    hooks = [(hook_z(layer), add_zero) for layer in range(pairs.model.n_layers)]
     with torch.enable_grad():
         total = pairs.read(forward(pairs.model, ids[batch], hooks), batch).sum()
     return kept, torch.autograd.grad(total, zeros)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,7 @@ from helpers.attention.capture import run_settings
 from helpers.folders import Kept, kept_in
 from helpers.models.fingerprint import fingerprint
 from helpers.models.forward import forward
+from helpers.models.model import LanguageModel
 from helpers.patching.attribution import attribute_heads
 from helpers.patching.heads import StoredPairs, check_heads, head_effects
 from helpers.patching.pairs import MinimalPairs
@@ -28,9 +29,6 @@ from helpers.reference.circuits import Head
 from helpers.reference.measured import FORMAT, MeasuredCircuit
 from helpers.statistics.effects import THRESHOLD, is_causal
 
-if TYPE_CHECKING:
-    from transformer_lens.model_bridge import TransformerBridge
-
 #: A model does a task if the readout is above 0 in at least this share of the clean prompts.
 REQUIRED_ACCURACY = 0.9
 #: Screening patches the heads whose estimated effect, in either direction, is above this share of the gap.
@@ -38,7 +36,7 @@ SCREEN = THRESHOLD / 4
 
 
 def find_circuit(
-    model: TransformerBridge,
+    model: LanguageModel,
     pairs: tuple[Sequence[Prompt], Sequence[Prompt]],
     *,
     task: str = "own prompts",
@@ -86,12 +84,12 @@ def find_circuit(
         columns: dict[str, np.ndarray] = {}
         if screen is not None:
             columns = _estimates(model, pairs, stored, kept, batch_size=batch_size, progress=progress, **tokens)
-        heads = _above(columns, screen, model.cfg.n_layers, model.cfg.n_heads)
+        heads = _above(columns, screen, model.n_layers, model.n_heads)
         table = head_effects(stored.patch(heads, kept=kept, progress=progress))
         table["acts_at"] = _where(stored, table, kept, progress)
     about = {
         "format": FORMAT,
-        "model": model.cfg.model_name,
+        "model": model.name,
         "weights": weights,
         "task": task,
         **_about_runs(stored),
@@ -134,7 +132,7 @@ def _check_task(stored: StoredPairs, task: str, min_accuracy: float) -> None:
 
 
 def _estimates(
-    model: TransformerBridge,
+    model: LanguageModel,
     pairs: tuple[Sequence[Prompt], Sequence[Prompt]],
     stored: StoredPairs,
     kept: Kept,
@@ -194,7 +192,7 @@ def _key(weights: str, pairs: MinimalPairs, settings: dict[str, Any], screen: fl
 
 
 def task_accuracy(
-    model: TransformerBridge, pairs: tuple[Sequence[Prompt], Sequence[Prompt]], *, batch_size: int = 100, **tokens: Any
+    model: LanguageModel, pairs: tuple[Sequence[Prompt], Sequence[Prompt]], *, batch_size: int = 100, **tokens: Any
 ) -> tuple[float, float]:
     """How well a model does a task, from one pass over the clean prompts.
 
@@ -212,7 +210,7 @@ def task_accuracy(
     return float(np.concatenate(above).mean()), float(np.concatenate(top).mean())
 
 
-def fit_to_model(model: TransformerBridge, task: str, n: int, *, seed: int = 0, **tokens: Any) -> FittedTask:
+def fit_to_model(model: LanguageModel, task: str, n: int, *, seed: int = 0, **tokens: Any) -> FittedTask:
     """Pairs of a task that are right for the model's tokenizer, in the form of the task that the model can do.
 
     Of the forms in `VARIANTS` the first in which the answer is the most likely token of all in at least

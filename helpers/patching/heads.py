@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,14 +17,12 @@ from tqdm.auto import tqdm
 
 from helpers.folders import Kept
 from helpers.models.forward import Logits, StoredRun, hook_z
+from helpers.models.model import LanguageModel
 from helpers.patching.pairs import MinimalPairs
 from helpers.prompts.prompt import Prompt
 from helpers.reference.circuits import Head
 from helpers.statistics.effects import DIRECTIONS, is_causal, shares_of_gap
 from helpers.statistics.shifts import head_index
-
-if TYPE_CHECKING:
-    from transformer_lens.model_bridge import TransformerBridge
 
 Patched = Float[np.ndarray, "head pair"]
 
@@ -47,7 +45,7 @@ class PatchingRun:
 
 
 def patch_heads(
-    model: TransformerBridge,
+    model: LanguageModel,
     clean: Sequence[Prompt],
     corrupt: Sequence[Prompt],
     *,
@@ -80,7 +78,7 @@ def patch_heads(
     Source: Wang et al. 2022; Heimersheim & Nanda 2024 (arXiv:2404.15255) for the two directions.
     """
     pairs = MinimalPairs(model, clean, corrupt, prepend_bos=prepend_bos, bos=bos)
-    chosen = check_heads("heads", heads, model.cfg.n_layers, model.cfg.n_heads)
+    chosen = check_heads("heads", heads, model.n_layers, model.n_heads)
     at = None if position is None else pairs.at(position)
     return StoredPairs(pairs, batch_size=batch_size, whole=whole).patch(chosen, at, progress=progress)
 
@@ -116,8 +114,8 @@ class StoredPairs:
         self, heads: Sequence[Head], at: Tensor | None = None, *, kept: Kept | None = None, progress: bool = True
     ) -> PatchingRun:
         """Both directions for heads in reading order, layer by layer; layers that ``kept`` has are not run again."""
-        config, kept = self.pairs.model.cfg, kept or Kept()
-        denoised, noised = (np.full((config.n_layers, config.n_heads, len(self.clean)), np.nan) for _ in range(2))
+        model, kept = self.pairs.model, kept or Kept()
+        denoised, noised = (np.full((model.n_layers, model.n_heads, len(self.clean)), np.nan) for _ in range(2))
 
         def both_ways(layer: int, some: list[int]) -> np.ndarray:
             return np.stack([self.denoise(layer, some, at), self.noise(layer, some, at)])

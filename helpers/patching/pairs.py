@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,11 +11,9 @@ from torch import Tensor
 
 from helpers.attention.capture import tokenize_for
 from helpers.models.forward import Logits, StoredRun
+from helpers.models.model import LanguageModel
 from helpers.prompts.prompt import Prompt
-from helpers.prompts.tokens import readout_ids
-
-if TYPE_CHECKING:
-    from transformer_lens.model_bridge import TransformerBridge
+from helpers.prompts.tokens import with_answers
 
 
 class MinimalPairs:
@@ -28,7 +25,7 @@ class MinimalPairs:
 
     Attributes:
         clean, corrupt: token ids, shape ``(pair, token)``.
-        answers: ids of the right and of the wrong next tokens of each pair (`readout_ids`).
+        answers: ids of the right and of the wrong next tokens of each pair (`with_answers`).
 
     Raises:
         ValueError: if the sides can't be paired, token by token, or a clean prompt has no answer or foil.
@@ -36,7 +33,7 @@ class MinimalPairs:
 
     def __init__(
         self,
-        model: TransformerBridge,
+        model: LanguageModel,
         clean: Sequence[Prompt],
         corrupt: Sequence[Prompt],
         *,
@@ -49,12 +46,12 @@ class MinimalPairs:
         if len({len(p) for p in left}) > 1:
             raise ValueError("clean: expected prompts of one length; patch each length by itself")
         self.model = model
-        device = model.cfg.device
+        device = model.device
         self.clean, self.corrupt = (torch.tensor([p.ids for p in side], device=device) for side in (left, right))
-        if any((p.answer is None or p.foil is None) and not p.answers for p in clean):
+        self._prompts = with_answers(left, model.tokenizer)
+        if not all(p.right and p.wrong for p in self._prompts):
             raise ValueError("clean: expected prompts with an answer and a foil, got one without")
-        self.answers = [readout_ids(model.tokenizer, p) for p in clean]
-        self._prompts = left
+        self.answers = [(p.right, p.wrong) for p in self._prompts]
 
     @property
     def readout(self) -> str:

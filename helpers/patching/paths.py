@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,14 +14,12 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from helpers.models.forward import StoredRun, hook_z
+from helpers.models.model import LanguageModel
 from helpers.patching.heads import Patched, by_layer, check_heads
 from helpers.patching.pairs import MinimalPairs
 from helpers.prompts.prompt import Prompt
 from helpers.reference.circuits import Head
 from helpers.statistics.effects import shares_of_gap
-
-if TYPE_CHECKING:
-    from transformer_lens.model_bridge import TransformerBridge
 
 #: A path is causal if it moves the logit difference by more than this share of the clean-corrupt gap, either way.
 #: Fixed before any path was patched: a head counts from 5 % on, and what it does is shared among its paths.
@@ -45,7 +43,7 @@ class PathRun:
 
 
 def patch_paths(
-    model: TransformerBridge,
+    model: LanguageModel,
     clean: Sequence[Prompt],
     corrupt: Sequence[Prompt],
     *,
@@ -80,7 +78,7 @@ def patch_paths(
     queries, keys or values.
     """
     pairs = MinimalPairs(model, clean, corrupt, prepend_bos=prepend_bos, bos=bos)
-    n_layers, n_heads = model.cfg.n_layers, model.cfg.n_heads
+    n_layers, n_heads = model.n_layers, model.n_heads
     from_heads = check_heads("senders", senders, n_layers, n_heads)
     to_heads = dict(by_layer(check_heads("receivers", receivers, n_layers, n_heads)))
     unpatched: tuple[list[Tensor], list[Tensor]] = ([], [])

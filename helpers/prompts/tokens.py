@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from helpers.prompts.prompt import Prompt
@@ -21,12 +21,15 @@ class TokenizedPrompt:
         tokens: the same as readable strings, e.g. ``" Mary"``.
         positions: index of each named token: ``BOS`` (if any), the names (``IO``, ``S1``, ``S2`` or ``A``, ``B``,
             ``C``), ``S1+1`` (the token after S1, where one exists) and ``END``, the last token.
+        right, wrong: ids of the next tokens that count as right and as wrong, where they were asked for (`with_answers`).
     """
 
     prompt: Prompt
     ids: tuple[int, ...]
     tokens: tuple[str, ...]
     positions: Mapping[str, int]
+    right: tuple[int, ...] = ()
+    wrong: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -49,6 +52,7 @@ def tokenize(
     prepend_bos: bool = True,
     bos: str | int | None = None,
     max_length: int | None = None,
+    vocabulary: int | None = None,
 ) -> list[TokenizedPrompt]:
     """Tokenise a prompt set and refuse it if anything is wrong with it.
 
@@ -58,6 +62,7 @@ def tokenize(
         prepend_bos: put exactly one BOS token in front; with False, no BOS may be there at all.
         bos: the token (as the vocabulary spells it) or id to put there instead of the tokenizer's own BOS.
         max_length: the model's context length, if it has one.
+        vocabulary: number of tokens that the model has an embedding for, if that is known.
 
     Raises:
         ValueError: one sentence with the prompt's number (from 1): no prompts, an empty prompt, no BOS or two, a
@@ -72,6 +77,7 @@ def tokenize(
     for number, prompt in enumerate(given, 1):
         try:
             found.append(_tokenize_one(prompt, tokenizer, first, max_length))
+            _check_ids(found[-1], vocabulary)
         except ValueError as error:
             raise ValueError(f"prompt {number}: {error}") from None
     return found
@@ -111,6 +117,14 @@ def _tokenize_one(prompt: Prompt, tokenizer: Any, bos: int | None, max_length: i
         positions["S1+1"] = positions["S1"] + 1
     positions["END"] = len(ids) - 1
     return TokenizedPrompt(prompt, tuple(ids), tuple(readable(tokenizer, i) for i in ids), positions)
+
+
+def _check_ids(prompt: TokenizedPrompt, vocabulary: int | None) -> None:
+    for index, token in zip(prompt.ids, prompt.tokens, strict=True):
+        if vocabulary is not None and index >= vocabulary:
+            raise ValueError(
+                f"expected tokens that the model has an embedding for, ids below {vocabulary}, got {token!r} ({index})"
+            )
 
 
 def _check_special_tokens(
@@ -153,6 +167,34 @@ def next_token(tokenizer: Any, prompt: Prompt, word: str, name: str = "answer") 
         ValueError: naming ``name``, if the word begins with a blank, is not in the vocabulary or is joined to the prompt.
     """
     return _next_tokens(tokenizer, prompt, name, (word,))[0]
+
+
+def with_answers(prompts: Sequence[TokenizedPrompt], tokenizer: Any) -> list[TokenizedPrompt]:
+    """The prompts with their next tokens that count as right and as wrong; a side that a prompt doesn't name stays empty.
+
+    Raises:
+        ValueError: with the prompt's number, as `readout_ids`.
+    """
+    found = []
+    for number, prompt in enumerate(prompts, 1):
+        try:
+            right, wrong = _sides(tokenizer, prompt.prompt)
+        except ValueError as error:
+            raise ValueError(f"prompt {number}: {error}") from None
+        found.append(replace(prompt, right=right, wrong=wrong))
+    return found
+
+
+def _sides(tokenizer: Any, prompt: Prompt) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """`readout_ids` of a prompt that may name one side alone, or none."""
+    if (prompt.answers and prompt.foils) or None not in (prompt.answer, prompt.foil):
+        return readout_ids(tokenizer, prompt)
+    alone = (("answer", prompt.answer, prompt.answers), ("foil", prompt.foil, prompt.foils))
+    right, wrong = (
+        _next_tokens(tokenizer, prompt, name, several or (one,)) if several or one is not None else ()
+        for name, one, several in alone
+    )
+    return right, wrong
 
 
 def readout_ids(tokenizer: Any, prompt: Prompt) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,12 +15,10 @@ from helpers.attention.capture import record_attention
 from helpers.attention.record import AttentionRecord
 from helpers.contents.changes import HeadChanges, record_changes
 from helpers.contents.outputs import HeadOutputs, record_outputs
+from helpers.models.model import LanguageModel
 from helpers.patching.attribution import attribute_heads
 from helpers.patching.heads import head_effects, patch_heads
 from helpers.prompts.prompt import Prompt
-
-if TYPE_CHECKING:
-    from transformer_lens.model_bridge import TransformerBridge
 
 HeadScore = Float[np.ndarray, "layer head"]
 
@@ -102,7 +100,7 @@ class Evidence:
 
 
 def gather(
-    model: TransformerBridge,
+    model: LanguageModel,
     clean: Sequence[Prompt],
     corrupt: Sequence[Prompt],
     *,
@@ -126,7 +124,7 @@ def gather(
         ValueError: if a prompt is unusable (see `tokenize`), or ``patching`` is no table of this model's heads.
     """
     options: dict[str, Any] = {"prepend_bos": prepend_bos, "bos": bos}
-    shape = model.cfg.n_layers, model.cfg.n_heads
+    shape = model.n_layers, model.n_heads
     found: dict[str, Any] = {} if patching is None else {"patching": _largest(patching, shape)}
     active, control = (
         record_attention(model, side, query="all", progress=False, **options) for side in (clean, corrupt)

@@ -37,8 +37,8 @@ class Playground(Panel):
     """
 
     def __init__(self, model: Any, *, threaded: bool = True, folder: str = "results-playground") -> None:
-        super().__init__(model.cfg.model_name)
-        self.models = {model.cfg.model_name: model}
+        super().__init__(model.name)
+        self.models = {model.name: model}
         self.threaded, self.folder = threaded, folder
         self.experiment: Experiment | None = None
         self.head: Head | None = None

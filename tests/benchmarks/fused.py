@@ -45,7 +45,7 @@ def load(implementation: str = "sdpa") -> Any:
 
 def runs_of(model: Any) -> dict[str, Run]:
     """What is compared, as functions of a batch of token ids."""
-    from helpers.attention.fused import rows_of
+    from helpers.models.fused import rows_of
 
     return {
         "ours": lambda ids: rows_of(model, ids, [ids.shape[1] - 1] * len(ids)),

@@ -171,7 +171,7 @@ class Collector:
         at: query position of each prompt, or None for all.
         fused: the model's output may be made by fused attention.
         stop: raise `LastRowsTaken` after the last layer's rows.
-        sink_is_a_key: see `helpers.attention.fused.rows_of`.
+        sink_is_a_key: see `helpers.models.fused.rows_of`.
     """
 
     rows: Tensor

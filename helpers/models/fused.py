@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from helpers.attention.interface import Collector, LastRowsTaken, attentions, collecting
+from helpers.models.interface import Collector, LastRowsTaken, attentions, collecting
 
 #: Kinds of model whose attention goes through the registry, but whose eager weights are not what the heads use.
 OTHERWISE = {
