@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import torch
 import transformers
-from models import random_model
+from architectures import GPT2, LENGTH, LLAMA, REFUSED, SERVED, VOCABULARY, build
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -19,109 +19,7 @@ from helpers import load_model
 from helpers.models import fused, interface
 from helpers.models.fused import Rows, rows_of, supports_fused
 
-VOCABULARY, LENGTH, WINDOW = 97, 13, 5
 AT = [LENGTH - 1, 4, 7]  # END, and queries at both sides of the window
-
-SMALL = {
-    "num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 32, "max_position_embeddings": 256,
-    "vocab_size": VOCABULARY, "initializer_range": 0.2, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
-}  # fmt: skip
-LLAMA = SMALL | {"intermediate_size": 64, "num_key_value_heads": 2}
-GEMMA = LLAMA | {"head_dim": 8}
-GPT2 = {
-    "n_layer": 2, "n_head": 4, "n_embd": 32, "n_positions": 256, "vocab_size": VOCABULARY, "initializer_range": 0.2,
-    "bos_token_id": 1, "eos_token_id": 2,
-}  # fmt: skip
-EXPERTS = {"num_local_experts": 4, "num_experts_per_tok": 2, "num_experts": 4, "moe_intermediate_size": 16}
-ALTERNATE = {"sliding_window": WINDOW, "layer_types": ["sliding_attention", "full_attention"]}
-MLA = {
-    "q_lora_rank": 8, "kv_lora_rank": 8, "qk_rope_head_dim": 4, "qk_nope_head_dim": 4, "v_head_dim": 8, "n_group": 1,
-    "topk_group": 1, "n_routed_experts": 4, "num_experts_per_tok": 2, "first_k_dense_replace": 1,
-    "moe_intermediate_size": 16, "num_key_value_heads": 4,
-}  # fmt: skip
-LINEAR = {
-    "layer_types": ["linear_attention", "full_attention"], "linear_num_value_heads": 4, "linear_num_key_heads": 2,
-    "linear_key_head_dim": 8, "linear_value_head_dim": 8, "shared_expert_intermediate_size": 16,
-}  # fmt: skip
-
-
-class Kind(NamedTuple):
-    """A tiny shape, and for each attention layer its window (0: none); ``chunk``: layers see their chunk alone."""
-
-    shape: dict[str, Any]
-    windows: dict[int, int] = {0: 0, 1: 0}  # noqa: RUF012  (a constant)
-    chunk: int = 0
-
-
-BOTH, FIRST = {0: WINDOW, 1: WINDOW}, {0: WINDOW, 1: 0}
-SERVED = {
-    "apertus": Kind(LLAMA),
-    "arcee": Kind(LLAMA),
-    "biogpt": Kind(SMALL | {"intermediate_size": 64}),
-    "cohere": Kind(LLAMA),
-    "cohere2": Kind(LLAMA | ALTERNATE, FIRST),
-    "deepseek_v3": Kind(LLAMA | MLA),
-    "exaone4": Kind(LLAMA | ALTERNATE, FIRST),
-    "falcon_h1": Kind(
-        LLAMA | {"mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 8, "mamba_chunk_size": 8}
-    ),
-    "gemma": Kind(GEMMA),
-    "gemma2": Kind(GEMMA | ALTERNATE | {"attn_logit_softcapping": 2.0}, FIRST),
-    "gemma3_text": Kind(GEMMA | ALTERNATE | {"query_pre_attn_scalar": 8}, FIRST),
-    "glm": Kind(GEMMA),
-    "gpt2": Kind(GPT2),
-    "gpt_bigcode": Kind(GPT2),
-    "gpt_neox": Kind(SMALL | {"intermediate_size": 64}),
-    "gpt_oss": Kind(GEMMA | EXPERTS | ALTERNATE, FIRST),
-    "granite": Kind(LLAMA | {"attention_multiplier": 0.2}),
-    "jamba": Kind(
-        LLAMA | EXPERTS | {"attn_layer_offset": 1, "attn_layer_period": 2, "mamba_d_state": 4, "mamba_dt_rank": 4,
-                           "use_mamba_kernels": False}, {1: 0}
-    ),
-    "lfm2": Kind(LLAMA | {"layer_types": ["conv", "full_attention"]}, {1: 0}),
-    "llama": Kind(LLAMA),
-    "llama4_text": Kind(
-        GEMMA | {"num_local_experts": 2, "intermediate_size_mlp": 64, "attention_chunk_size": WINDOW}, chunk=WINDOW
-    ),
-    "mistral": Kind(LLAMA | {"sliding_window": WINDOW}, BOTH),
-    "mixtral": Kind(LLAMA | EXPERTS),
-    "nemotron": Kind(GEMMA | {"initializer_range": 0.15}),
-    "olmo": Kind(LLAMA),
-    "olmo2": Kind(LLAMA),
-    "olmo3": Kind(LLAMA | ALTERNATE, FIRST),
-    "opt": Kind(SMALL | {"ffn_dim": 64, "word_embed_proj_dim": 32, "init_std": 0.2}),
-    "persimmon": Kind(LLAMA),
-    "phi": Kind(LLAMA),
-    "phi3": Kind(LLAMA | {"sliding_window": WINDOW, "original_max_position_embeddings": 256}, BOTH),
-    "qwen2": Kind(LLAMA),
-    "qwen2_moe": Kind(LLAMA | EXPERTS | {"shared_expert_intermediate_size": 16}),
-    "qwen3": Kind(GEMMA),
-    "qwen3_next": Kind(GEMMA | EXPERTS | LINEAR, {1: 0}),
-    "smollm3": Kind(LLAMA),
-    "stablelm": Kind(LLAMA),
-    "starcoder2": Kind(LLAMA | {"sliding_window": WINDOW}, BOTH),
-}  # fmt: skip
-
-#: Attention written into the module: transformers has no fused path for it that a function could stand in for.
-REFUSED = {
-    "bloom": {"n_layer": 2, "n_head": 4, "hidden_size": 32, "vocab_size": VOCABULARY},
-    "codegen": GPT2 | {"rotary_dim": 4},
-    "falcon": SMALL,
-    "gpt_neo": {
-        "num_layers": 2, "num_heads": 4, "hidden_size": 32, "window_size": WINDOW, "vocab_size": VOCABULARY,
-        "attention_types": [[["global", "local"], 1]],
-    },
-    "gptj": GPT2 | {"rotary_dim": 4},
-    "mpt": {"n_layers": 2, "n_heads": 4, "d_model": 32, "vocab_size": VOCABULARY, "max_seq_len": 64},
-    "openai-gpt": GPT2,
-    "xglm": {"num_layers": 2, "attention_heads": 4, "d_model": 32, "ffn_dim": 64, "vocab_size": VOCABULARY},
-}  # fmt: skip
-
-
-def build(kind: str, shape: dict[str, Any], dtype: str = "float32") -> Any:
-    """A tiny random model of transformers, with norms and biases that are not 1 and 0."""
-    model = random_model(transformers.CONFIG_MAPPING[kind](**shape), attn_implementation="eager")
-    return model.to(getattr(torch, dtype)).eval()
 
 
 @pytest.fixture(scope="module")

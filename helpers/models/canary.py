@@ -60,6 +60,9 @@ def reference_pass(model: LanguageModel) -> Reference:
         raise ValueError(
             f"expected attention of shape {expected} in every layer (prompt, head, query, key), got {wrong[0]}"
         )
+    later = torch.ones(expected[2:], dtype=torch.bool, device=ids.device).triu(1)
+    if any(a[..., later].any() for a in found):
+        raise ValueError("expected causal attention, got weight on keys after the query")
     if not torch.isfinite(said.logits).all():
         raise ValueError(f"expected finite logits of a short prompt in {model.dtype}, got NaN or infinity")
     return Reference(ids, [a[0] for a in found], said.logits[0, -1])

@@ -5,6 +5,7 @@ The only module of the package that imports transformer_lens, and only when a mo
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from safetensors import SafetensorError
 from helpers.models import gguf
 from helpers.models.canary import check_rows
 from helpers.models.fused import supports_fused
-from helpers.models.model import LanguageModel, ModelUnavailable
+from helpers.models.model import LanguageModel, ModelUnavailable, first_sentence
 from helpers.models.tokenizer import load_tokenizer
 
 DEMO_FOLDER = Path(__file__).parent.parent / "demo" / "weights"
@@ -75,8 +76,7 @@ def load_model(
     except ModelUnavailable:
         raise
     except Exception as error:  # what an architecture can't do it says in its own way
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ModelUnavailable(f"model {name!r}: cannot be used: {reason}") from error
+        raise ModelUnavailable(f"model {name!r}: cannot be used: {first_sentence(error)}") from error
     return model
 
 
@@ -166,8 +166,13 @@ def _is_cached(source: str) -> bool:
     files = (
         try_to_load_from_cache(source, f) for f in ("config.json", "model.safetensors", "model.safetensors.index.json")
     )
-    config, single, index = (isinstance(found, str) for found in files)
-    return config and (single or index)
+    config, single, index = files
+    if not isinstance(config, str):
+        return False
+    if isinstance(single, str) or not isinstance(index, str):
+        return isinstance(single, str)
+    shards = set(json.loads(Path(index).read_text("utf-8"))["weight_map"].values())
+    return all(isinstance(try_to_load_from_cache(source, shard), str) for shard in shards)
 
 
 def _on_the_hub(name: str, source: str) -> bool:
@@ -189,17 +194,24 @@ def _on_the_hub(name: str, source: str) -> bool:
 
 
 def _check_architecture(name: str, config: Any) -> None:
-    """Refuse encoders and models without attention heads, before any weight is read."""
+    """Refuse encoders, models without attention heads and quantised weights, before any weight is read."""
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
     causal = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].__name__ if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING else None
-    if causal not in (config.architectures or []):
+    named = config.architectures or []
+    if causal is None or (named and causal not in named) or getattr(config, "is_encoder_decoder", False):
         raise ModelUnavailable(
             f"model {name!r}: expected a causal (decoder-only) language model, got a {config.model_type!r} model "
-            f"({', '.join(config.architectures or ['no architecture named'])})"
+            f"({', '.join(named or ['no architecture named'])})"
         )
-    if not getattr(config, "num_attention_heads", None):
+    if not getattr(config.get_text_config(), "num_attention_heads", None):
         raise ModelUnavailable(f"model {name!r}: a {config.model_type!r} model has no attention heads to look at")
+    if quantised := getattr(config, "quantization_config", None):
+        said = quantised if isinstance(quantised, dict) else quantised.to_dict()
+        raise ModelUnavailable(
+            f"model {name!r}: expected weights in float32, bfloat16 or float16 (or a .gguf file), got a checkpoint quantised by "
+            f"{said.get('quant_method', 'an unnamed method')}"
+        )
 
 
 @contextmanager

@@ -144,10 +144,10 @@ class LanguageModel:
                 self.name, hf_model=inner, tokenizer=copy.deepcopy(self.tokenizer), dtype=self.dtype,
                 device=None if self.is_spread else str(self.device),
             )  # fmt: skip
-        except (ValueError, NotImplementedError, KeyError, AttributeError, RuntimeError, TypeError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+        except Exception as error:  # adapters refuse in many ways, a failed assertion among them
             raise ModelUnavailable(
-                f"model {self.name!r}: TransformerLens cannot wrap this architecture: {reason}"
+                f"model {self.name!r}: TransformerLens cannot wrap this architecture ({self.hf.config.model_type!r}): "
+                f"{first_sentence(error)}"
             ) from error
         lens.eval().requires_grad_(False)
         lens.cfg.model_name = self.name
@@ -169,6 +169,12 @@ class LanguageModel:
         if self._identity is None or self._identity[0] != state:
             self._identity = state, identity(self)
         return self._identity[1]
+
+
+def first_sentence(error: Exception) -> str:
+    """What a library says first."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return line.split(". ")[0].rstrip(".")
 
 
 def _sharing_weights(hf: Any) -> Any:
