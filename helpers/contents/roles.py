@@ -10,16 +10,15 @@ import pandas as pd
 
 from helpers.contents.behaviour import Behaviour, on_prompts, on_random_tokens
 from helpers.contents.copying import copying
+from helpers.heads import Head, HeadLike, check_heads, head_index, heads_of, model_shape
 from helpers.models.model import LanguageModel
-from helpers.patching.heads import check_heads
 from helpers.patching.pairs import MinimalPairs
 from helpers.patching.paths import EDGE_THRESHOLD, patch_paths
 from helpers.prompts.fit import fit_task
 from helpers.prompts.prompt import Prompt
 from helpers.prompts.tokens import bos_id
-from helpers.reference.circuits import Circuit, Head
+from helpers.reference.circuits import Circuit
 from helpers.statistics.effects import shares_of_gap
-from helpers.statistics.shifts import head_index
 
 #: Mean attention above which a head is said to attend there, as in the ARENA course's detectors of current-token,
 #: previous-token and first-token heads (Wang et al.: mean 0.59 for name movers and 0.51 for S-inhibition heads.)
@@ -121,7 +120,7 @@ def head_roles(
     table["name_mover"] = table.to_io * table.copying
     table["negative_mover"] = table.to_io * table.negative_copying
     candidates, movers = (
-        _heads(table[rule]) for rule in (_above(table, "to_s2", ATTENTION), RULES["Name Mover"](table))
+        heads_of(table[rule]) for rule in (_above(table, "to_s2", ATTENTION), RULES["Name Mover"](table))
     )
     options = {"batch_size": batch_size, "prepend_bos": prepend_bos, "bos": bos, "progress": progress}
     paths = inhibition(model, (clean, corrupt), candidates, movers, seed=seed, **options)
@@ -132,8 +131,8 @@ def head_roles(
 def inhibition(
     model: LanguageModel,
     pairs: Pairs,
-    candidates: Sequence[Head],
-    movers: Sequence[Head],
+    candidates: Sequence[HeadLike],
+    movers: Sequence[HeadLike],
     *,
     seed: int = 0,
     **options: Any,
@@ -171,7 +170,7 @@ def assign_roles(table: pd.DataFrame) -> pd.Series:
     )
 
 
-def circuit_roles(table: pd.DataFrame, causal: Circuit | Iterable[Head]) -> dict[str, tuple[Head, ...]]:
+def circuit_roles(table: pd.DataFrame, causal: Circuit | Iterable[HeadLike]) -> dict[str, tuple[Head, ...]]:
     """The heads of a circuit by role, as `Circuit.roles`: each under the first role it has, else under `NO_ROLE`.
 
     Args:
@@ -184,16 +183,11 @@ def circuit_roles(table: pd.DataFrame, causal: Circuit | Iterable[Head]) -> dict
     Raises:
         ValueError: if a head is not in the table.
     """
-    shape = int(table.layer.max()) + 1, int(table["head"].max()) + 1
-    heads = check_heads("causal", causal.heads if isinstance(causal, Circuit) else causal, *shape)
+    heads = check_heads("causal", causal.heads if isinstance(causal, Circuit) else causal, *model_shape(table))
     role_of = table.set_index(["layer", "head"]).role.str.split(", ").str[0]
     roles = {head: role_of[head] or NO_ROLE for head in heads}
     by_role = {role: tuple(h for h, has in roles.items() if has == role) for role in (*RULES, NO_ROLE)}
     return {role: some for role, some in by_role.items() if some}
-
-
-def _heads(table: pd.DataFrame) -> list[Head]:
-    return [(int(layer), int(head)) for layer, head in zip(table.layer, table["head"], strict=True)]
 
 
 def _fitting_pairs(model: LanguageModel, n: int, prepend_bos: bool, bos: str | int | None) -> Pairs:

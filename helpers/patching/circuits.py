@@ -17,15 +17,15 @@ from tqdm.auto import tqdm
 
 from helpers.attention.capture import run_settings
 from helpers.folders import Kept, kept_in
+from helpers.heads import Head, check_heads, head_index, heads_of
 from helpers.models.fingerprint import fingerprint
 from helpers.models.forward import forward
 from helpers.models.model import LanguageModel
 from helpers.patching.attribution import attribute_heads
-from helpers.patching.heads import StoredPairs, check_heads, head_effects
+from helpers.patching.heads import StoredPairs, head_effects
 from helpers.patching.pairs import MinimalPairs
 from helpers.prompts.fit import VARIANTS, FittedTask, fit_task
 from helpers.prompts.prompt import Prompt
-from helpers.reference.circuits import Head
 from helpers.reference.measured import FORMAT, MeasuredCircuit
 from helpers.statistics.effects import THRESHOLD, is_causal
 
@@ -157,7 +157,7 @@ def _above(estimates: dict[str, np.ndarray], screen: float | None, n_layers: int
     if screen is None:
         return check_heads("heads", None, n_layers, n_heads)
     largest = np.abs(list(estimates.values())).max(0)
-    return [(int(i) // n_heads, int(i) % n_heads) for i in np.flatnonzero(largest > screen)]
+    return heads_of(head_index(n_layers, n_heads)[largest > screen])
 
 
 def _where(stored: StoredPairs, table: pd.DataFrame, kept: Kept, progress: bool) -> pd.Series:

@@ -16,13 +16,12 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from helpers.folders import Kept
+from helpers.heads import HeadLike, check_heads, head_index
 from helpers.models.forward import Logits, StoredRun, hook_z
 from helpers.models.model import LanguageModel
 from helpers.patching.pairs import MinimalPairs
 from helpers.prompts.prompt import Prompt
-from helpers.reference.circuits import Head
 from helpers.statistics.effects import DIRECTIONS, is_causal, shares_of_gap
-from helpers.statistics.shifts import head_index
 
 Patched = Float[np.ndarray, "head pair"]
 
@@ -50,7 +49,7 @@ def patch_heads(
     corrupt: Sequence[Prompt],
     *,
     position: str | None = None,
-    heads: Iterable[Head] | None = None,
+    heads: Iterable[HeadLike] | None = None,
     batch_size: int = 100,
     whole: bool = False,
     prepend_bos: bool = True,
@@ -111,7 +110,7 @@ class StoredPairs:
         return self._patch(self._batches, layer, heads, at)
 
     def patch(
-        self, heads: Sequence[Head], at: Tensor | None = None, *, kept: Kept | None = None, progress: bool = True
+        self, heads: Sequence[HeadLike], at: Tensor | None = None, *, kept: Kept | None = None, progress: bool = True
     ) -> PatchingRun:
         """Both directions for heads in reading order, layer by layer; layers that ``kept`` has are not run again."""
         model, kept = self.pairs.model, kept or Kept()
@@ -169,17 +168,7 @@ def _replace_heads(target: StoredRun, new: Tensor, layer: int, heads: Sequence[i
     return target.resume(layer, [(hook_z(layer), replace)], copies=len(heads))
 
 
-def check_heads(name: str, heads: Iterable[Head] | None, n_layers: int, n_heads: int) -> list[Head]:
-    """``(layer, head)`` pairs that the model has, in reading order and once each; all of them for None."""
-    every = [(layer, head) for layer in range(n_layers) for head in range(n_heads)]
-    chosen = every if heads is None else sorted({(int(layer), int(head)) for layer, head in heads})
-    for head in chosen:
-        if not (0 <= head[0] < n_layers and 0 <= head[1] < n_heads):
-            raise ValueError(f"{name}: expected heads of {n_layers} layers x {n_heads} heads, got {head}")
-    return chosen
-
-
-def by_layer(heads: Sequence[Head]) -> Iterator[tuple[int, list[int]]]:
+def by_layer(heads: Sequence[HeadLike]) -> Iterator[tuple[int, list[int]]]:
     """``(layer, its heads)`` of heads in reading order."""
     for layer, group in itertools.groupby(heads, key=lambda head: head[0]):
         yield layer, [head for _, head in group]

@@ -13,12 +13,12 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from helpers.heads import HeadLike, check_heads, pair_index
 from helpers.models.forward import StoredRun, hook_z
 from helpers.models.model import LanguageModel
-from helpers.patching.heads import Patched, by_layer, check_heads
+from helpers.patching.heads import Patched, by_layer
 from helpers.patching.pairs import MinimalPairs
 from helpers.prompts.prompt import Prompt
-from helpers.reference.circuits import Head
 from helpers.statistics.effects import shares_of_gap
 
 #: A path is causal if it moves the logit difference by more than this share of the clean-corrupt gap, either way.
@@ -47,8 +47,8 @@ def patch_paths(
     clean: Sequence[Prompt],
     corrupt: Sequence[Prompt],
     *,
-    senders: Iterable[Head] | None = None,
-    receivers: Iterable[Head] | None = None,
+    senders: Iterable[HeadLike] | None = None,
+    receivers: Iterable[HeadLike] | None = None,
     batch_size: int = 100,
     prepend_bos: bool = True,
     bos: str | int | None = None,
@@ -152,8 +152,7 @@ def edge_effects(run: PathRun, *, level: float = 0.95, n_resamples: int = 2000, 
         effect = mean(clean - patched) / mean(clean - corrupt)
 
     Returns:
-        One row a path that was patched, sender (1) before receiver (2): layer_1, head_1, layer_2, head_2, effect, low,
-        high, and causal: |effect| > `EDGE_THRESHOLD` with an interval that excludes 0.
+        One row a path that was patched, sender before receiver: the columns of `pair_index`, effect, low, high, and causal: |effect| > `EDGE_THRESHOLD` with an interval that excludes 0.
 
     Raises:
         ValueError: if the mean gap is 0, or no path was patched.
@@ -163,6 +162,5 @@ def edge_effects(run: PathRun, *, level: float = 0.95, n_resamples: int = 2000, 
         raise ValueError("run: expected at least one patched path, got none")
     moved = run.clean - run.patched[tuple(paths.T)]
     effect, low, high = shares_of_gap(moved, run.clean - run.corrupt, level=level, n_resamples=n_resamples, seed=seed)
-    table = pd.DataFrame(paths, columns=["layer_1", "head_1", "layer_2", "head_2"])
     causal = (np.abs(effect) > EDGE_THRESHOLD) & ((low > 0) | (high < 0))
-    return table.assign(effect=effect, low=low, high=high, causal=causal)
+    return pair_index(paths[:, :2], paths[:, 2:]).assign(effect=effect, low=low, high=high, causal=causal)

@@ -6,9 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import pandas as pd
+from jaxtyping import Bool
 
-Head = tuple[int, int]
+from helpers.heads import Head, HeadLike, check_heads, heads_of, model_shape, parse_heads
 
 
 @dataclass(frozen=True)
@@ -18,33 +20,53 @@ class Circuit:
     Attributes:
         name: what it is called in figures and tables.
         n_layers, n_heads: shape of the model it belongs to.
-        roles: role -> heads (layer, head).
+        roles: role -> heads (each a `Head`, whatever pairs were given).
         source: where the list is from.
+
+    Raises:
+        ValueError: if the model has no such head.
     """
 
     name: str
     n_layers: int
     n_heads: int
-    roles: Mapping[str, tuple[Head, ...]]
+    roles: Mapping[str, tuple[HeadLike, ...]]
     source: str
+
+    def __post_init__(self) -> None:
+        roles = {role: tuple(Head(*head) for head in heads) for role, heads in self.roles.items()}
+        object.__setattr__(self, "roles", roles)
+        check_heads("roles", self.heads, self.n_layers, self.n_heads)
 
     @cached_property
     def heads(self) -> tuple[Head, ...]:
         """All heads, in the order of the roles."""
-        return tuple(head for heads in self.roles.values() for head in heads)
+        return tuple(Head(*head) for heads in self.roles.values() for head in heads)
 
     def role(self, layer: int, head: int) -> str:
         """Role of a head; ``"other"`` outside the circuit."""
         return next((role for role, heads in self.roles.items() if (layer, head) in heads), "other")
 
+    def mask(self, n_layers: int, n_heads: int) -> Bool[np.ndarray, "layer head"]:
+        """Which heads of a model are in the circuit.
 
-def parse_heads(text: str) -> tuple[Head, ...]:
-    """Heads as the papers write them.
+        For the rows of a table of heads: ``circuit.mask(12, 12)[table.layer, table["head"]]``.
 
-    >>> parse_heads("9.6 10.0")
-    ((9, 6), (10, 0))
-    """
-    return tuple((int(layer), int(head)) for layer, head in (word.split(".") for word in text.split()))
+        Raises:
+            ValueError: if the circuit belongs to a model of another shape.
+        """
+        self.check_shape(n_layers, n_heads)
+        inside = np.zeros((n_layers, n_heads), dtype=bool)
+        inside[tuple(np.array(self.heads, dtype=int).reshape(-1, 2).T)] = True
+        return inside
+
+    def check_shape(self, n_layers: int, n_heads: int) -> None:
+        """Refuse a model of another shape than the circuit's."""
+        if (self.n_layers, self.n_heads) != (n_layers, n_heads):
+            raise ValueError(
+                f"circuit: expected heads of a model of shape {(n_layers, n_heads)} (layers, heads), got {self.name!r} of "
+                f"shape {(self.n_layers, self.n_heads)}"
+            )
 
 
 def _roles(**heads: str) -> dict[str, tuple[Head, ...]]:
@@ -113,21 +135,28 @@ ACRONYMS = Circuit(
 )
 
 
-def from_effects(name: str, effects: pd.DataFrame) -> Circuit:
-    """The heads that patching found causal, as a circuit of one role.
+def from_effects(
+    name: str, effects: pd.DataFrame, *, by_position: bool = False, source: str = "activation patching"
+) -> Circuit:
+    """The heads that patching found causal, as a circuit.
 
     Args:
         effects: one row a head of the whole model: layer, head, causal (see `helpers.patching.heads.head_effects`).
+        by_position: take the position at which a head acts (column ``acts_at``) for its role; else the one role is "causal".
     """
-    found = effects[effects.causal]
-    heads = ((int(layer), int(head)) for layer, head in zip(found.layer, found["head"], strict=True))
-    shape = int(effects.layer.max()) + 1, int(effects["head"].max()) + 1
-    return from_roles(name, *shape, (("causal", head) for head in heads), "activation patching")
+    causal = effects[effects.causal]
+    roles = map(_acts, causal.acts_at) if by_position else ["causal"] * len(causal)
+    return from_roles(name, *model_shape(effects), sorted(zip(roles, heads_of(causal), strict=True)), source)
 
 
-def from_roles(name: str, n_layers: int, n_heads: int, roles: Iterable[tuple[str, Head]], source: str) -> Circuit:
+def _acts(at: str) -> str:
+    """Role of a head by where it acts; that is not known of heads that the 5 % rule does not call causal."""
+    return {"": "acts somewhere", "in between": "acts in between"}.get(at, f"acts at {at}")
+
+
+def from_roles(name: str, n_layers: int, n_heads: int, roles: Iterable[tuple[str, HeadLike]], source: str) -> Circuit:
     """A circuit from (role, head) pairs, in their order."""
-    by_role: dict[str, tuple[Head, ...]] = {}
+    by_role: dict[str, tuple[HeadLike, ...]] = {}
     for role, head in roles:
         by_role[role] = (*by_role.get(role, ()), head)
     return Circuit(name, n_layers, n_heads, by_role, source)

@@ -6,7 +6,7 @@ from importlib import resources
 
 import pandas as pd
 
-from helpers.reference.circuits import IOI_POST, Circuit, from_roles
+from helpers.reference.circuits import IOI_POST, Circuit, from_effects
 from helpers.reference.measured import measured_circuit
 
 DEMO_SEEDS = {"demo": 0, "demo-seed-1": 1, "demo-seed-2": 2}
@@ -34,12 +34,8 @@ def circuit_of(model: str) -> Circuit | None:
     The causal heads of a demo model, or of a model whose measurement ships (`measured_circuit`); the post's 23 of GPT-2 small.
     """
     if model in DEMO_SEEDS:
-        table = causal_heads(model)
-        causal = table[table.causal].sort_values(["acts_at", "layer", "head"])
-        roles = ((f"acts at {row.acts_at}", (int(row.layer), int(row.head))) for row in causal.itertuples())
-        n_layers, n_heads = int(table.layer.max()) + 1, int(table["head"].max()) + 1
         source = "activation patching in both directions on minimal pairs; helpers/demo"
-        return from_roles(f"causal heads of {model}", n_layers, n_heads, roles, source)
+        return from_effects(f"causal heads of {model}", causal_heads(model), by_position=True, source=source)
     if model in ("gpt2-small", "gpt2", "openai-community/gpt2"):
         return IOI_POST
     measured = measured_circuit(model)

@@ -11,9 +11,9 @@ from typing import Any
 
 import pandas as pd
 
-from helpers.reference.circuits import Circuit, from_roles
+from helpers.heads import head_index, model_shape
+from helpers.reference.circuits import Circuit, from_effects
 from helpers.statistics.effects import DIRECTIONS, THRESHOLD, is_causal
-from helpers.statistics.shifts import head_index
 
 FORMAT = "measured-circuit/1"
 TABLE, ABOUT = "heads.csv", "circuit.json"
@@ -43,20 +43,20 @@ class MeasuredCircuit:
     @property
     def shape(self) -> tuple[int, int]:
         """Layers and heads of the model."""
-        return int(self.table.layer.max()) + 1, int(self.table["head"].max()) + 1
+        return model_shape(self.table)
 
     def circuit(self, threshold: float = THRESHOLD) -> Circuit:
         """The causal heads at a threshold (`is_causal`), by the position at which they act."""
-        causal = self.table[is_causal(self.table, threshold)]
-        roles = (
-            (_role(at), (int(layer), int(head)))
-            for at, layer, head in zip(causal.acts_at, causal.layer, causal["head"], strict=True)
-        )
         method = "activation patching in both directions"
         if self.about["screened_above"] is not None:
             method += " of the heads that attribution patching points at"
         source = f"{method}, {self.about['pairs']} pairs, more than {threshold:.0%} of the gap"
-        return from_roles(self.name, *self.shape, sorted(roles), source)
+        effects = self.table.assign(causal=is_causal(self.table, threshold))
+        return from_effects(self.name, effects, by_position=True, source=source)
+
+    def check_shape(self, n_layers: int, n_heads: int) -> None:
+        """Refuse a model of another shape than the circuit's."""
+        self.circuit().check_shape(n_layers, n_heads)
 
     def save(self, folder: str | Path) -> None:
         """Write `TABLE` and `ABOUT` into a folder; `load` gives back the same numbers, bit by bit."""
@@ -93,11 +93,6 @@ class MeasuredCircuit:
                 f"circuit: expected a folder that make circuit wrote ({TABLE}, {ABOUT}), got {str(path)!r}"
             ) from None
         return found
-
-
-def _role(acts_at: str) -> str:
-    """Role of a head by where it acts; that is not known of heads that the 5 % rule does not call causal."""
-    return {"": "acts somewhere", "in between": "acts in between"}.get(acts_at, f"acts at {acts_at}")
 
 
 def measured_circuit(model: str, task: str = "ioi") -> MeasuredCircuit | None:
