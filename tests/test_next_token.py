@@ -119,3 +119,11 @@ def test_patching_reads_these_tokens(glue: str, model: Any, hf: Any, letters: An
     estimate = attribute_heads(model, [prompt(glue)], [prompt(glue, OTHER)], progress=False)
     last = run.denoised[-1, :, 0] - run.corrupt
     assert np.corrcoef(estimate[-1, :, 0], last)[0, 1] > 0.9
+
+
+def test_a_word_with_its_blank_is_the_word(letters: Any) -> None:
+    """ " xy" after a blank is "xy": the same ids, for answers and foils; two blanks are refused."""
+    plain, blank = (Prompt(TEXT, answer=f"{b}xy", foil=f"{b}zw") for b in ("", " "))
+    assert readout_ids(letters, blank) == readout_ids(letters, plain)
+    with pytest.raises(ValueError, match=r"^answer: expected a word without a blank before it"):
+        readout_ids(letters, Prompt(TEXT, answer="  xy", foil="zw"))

@@ -125,12 +125,51 @@ def test_refuses_a_name_of_several_tokens(gpt2_tokenizer: Any) -> None:
 
 
 def test_bos_is_refused_in_the_text_without_prepending_too(gpt2_tokenizer: Any) -> None:
-    """prepend_bos=False means no BOS at all."""
+    """prepend_bos=False: no BOS at all, or the text's own at its beginning, which is then named."""
     with pytest.raises(ValueError, match=r"^prompt 1: expected no BOS token \(prepend_bos=False\), got '<\|endoftext"):
-        tokenize([f"<|endoftext|>{GOOD}"], gpt2_tokenizer, prepend_bos=False)
+        tokenize([f"{GOOD}<|endoftext|>{GOOD}"], gpt2_tokenizer, prepend_bos=False)
     (found,) = tokenize([GOOD], gpt2_tokenizer, prepend_bos=False)
     assert found.positions == {"END": len(found) - 1}
     assert 50256 not in found.ids
+    (own,) = tokenize([f"<|endoftext|>{GOOD}"], gpt2_tokenizer, prepend_bos=False)
+    assert own.ids == tokenize([GOOD], gpt2_tokenizer)[0].ids
+    assert own.positions == {"BOS": 0, "END": len(own) - 1}
+
+
+def test_chat_prompts_bring_their_own_bos() -> None:
+    """ChatML, with <|im_start|> as BOS: every turn's token is kept, and none is put in front."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    letters = {c: i for i, c in enumerate("Ġabcdefghijklmnopqrstuvwxyz")}
+    inside = Tokenizer(models.BPE(letters, []))
+    inside.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    chat = PreTrainedTokenizerFast(
+        tokenizer_object=inside, bos_token="<|im_start|>", eos_token="<|im_end|>", unk_token="<|endoftext|>"
+    )
+    text = "<|im_start|>user<|im_end|><|im_start|>hi"
+    (found,) = tokenize([text], chat, prepend_bos=False)
+    assert [t for t in found.tokens if t.startswith("<|")] == ["<|im_start|>", "<|im_end|>", "<|im_start|>"]
+    assert found.positions == {"BOS": 0, "END": len(found) - 1}
+    with pytest.raises(ValueError, match=r"no BOS token in the text \(one is prepended\), got '<\|im_start\|>'"):
+        tokenize([text], chat)
+    (named,) = tokenize(["hi<|endoftext|>hi"], chat)  # the unk token by its own name is no unknown word
+    assert "<|endoftext|>" in named.tokens
+
+
+def test_refuses_characters_that_no_token_stands_for() -> None:
+    """A BPE without an unknown token drops what it doesn't know: how many characters is said; blanks may go."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    inside = Tokenizer(models.BPE({c: i for i, c in enumerate("abc")}, []))
+    inside.pre_tokenizer = pre_tokenizers.Whitespace()
+    lossy = PreTrainedTokenizerFast(tokenizer_object=inside)
+    assert tokenize(["ab c"], lossy, prepend_bos=False)[0].tokens == ("a", "b", "c")
+    with pytest.raises(
+        ValueError, match=r"^prompt 1: expected tokens that spell the text, .* for 2 of the .* of 'ab xxc':"
+    ):
+        tokenize(["ab xxc"], lossy, prepend_bos=False)
 
 
 def test_tokenizer_without_bos(words: Any) -> None:

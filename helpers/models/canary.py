@@ -6,7 +6,7 @@ pattern and z of every layer, the logits, and the logits with one head's z taken
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -48,7 +48,7 @@ def reference_pass(model: LanguageModel) -> Reference:
     """
     ids = _prompt(model)
     with torch.no_grad():
-        said = model.hf(ids, output_attentions=True, use_cache=False)
+        said = model.hf(ids, output_attentions=True, output_hidden_states=True, use_cache=False)
     found = [a for a in getattr(said, "attentions", None) or () if isinstance(a, Tensor)]
     if len(found) != model.n_layers:
         raise ValueError(
@@ -64,7 +64,7 @@ def reference_pass(model: LanguageModel) -> Reference:
     if any(a[..., later].any() for a in found):
         raise ValueError("expected causal attention, got weight on keys after the query")
     if not torch.isfinite(said.logits).all():
-        raise ValueError(f"expected finite logits of a short prompt in {model.dtype}, got NaN or infinity")
+        raise ValueError(not_finite(model, first_not_finite(said.hidden_states)))
     return Reference(ids, [a[0] for a in found], said.logits[0, -1])
 
 
@@ -182,6 +182,17 @@ def _prompt(model: LanguageModel) -> Tensor:
 
 def _size(x: Tensor) -> Tensor:
     return x.float().abs().max()
+
+
+def first_not_finite(states: Sequence[Tensor]) -> int | None:
+    """The first layer that puts out NaN or infinity, from transformers' hidden states (those of the embedding come first)."""
+    return next((i for i, x in enumerate(states[1:]) if not torch.isfinite(x).all()), None)
+
+
+def not_finite(model: LanguageModel, layer: int | None) -> str:
+    """What to say of numbers out of range."""
+    where = "" if layer is None else f", first in layer {layer}"
+    return f"expected finite numbers, got NaN or infinity in {str(model.dtype).removeprefix('torch.')}{where}; load it in a wider dtype"
 
 
 def _compare(what: str, got: Tensor, expected: Tensor, size: Tensor) -> None:

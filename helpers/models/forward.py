@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from helpers.models.canary import first_not_finite, not_finite
 from helpers.models.fused import Rows, rows_of, supports_fused
 from helpers.models.interface import LastRowsTaken
 from helpers.models.model import LanguageModel
@@ -67,8 +68,8 @@ def attention_rows(
     else:
         found = _wrapper_rows(model, ids, at, logits=logits)
     if not torch.isfinite(found.rows).all():
-        wrong = (~torch.isfinite(found.rows)).flatten(2).any(-1).any(0) if found.rows.ndim > 2 else None
-        raise _not_finite(model, int(wrong.nonzero()[0]) if wrong is not None else None)
+        wrong = (~torch.isfinite(found.rows)).flatten(2).any(-1).any(0)
+        raise ValueError(f"model {model.name!r}: {not_finite(model, int(wrong.nonzero()[0]))}")
     if found.logits is not None:
         check_finite(model, ids, found.logits)
     return found
@@ -117,17 +118,8 @@ def check_finite(model: LanguageModel, ids: Ids, logits: Tensor) -> None:
     layer = None
     if not model.is_spread:
         with torch.no_grad():
-            states = model.hf(ids, output_hidden_states=True, use_cache=False).hidden_states
-        layer = next((i for i, x in enumerate(states[1:]) if not torch.isfinite(x).all()), None)
-    raise _not_finite(model, layer)
-
-
-def _not_finite(model: LanguageModel, layer: int | None) -> ValueError:
-    where = "" if layer is None else f", first in layer {layer}"
-    return ValueError(
-        f"model: expected finite numbers, got NaN or infinity from {model.name!r} in {str(model.dtype).removeprefix('torch.')}"
-        f"{where}; load it in a wider dtype"
-    )
+            layer = first_not_finite(model.hf(ids, output_hidden_states=True, use_cache=False).hidden_states)
+    raise ValueError(f"model {model.name!r}: {not_finite(model, layer)}")
 
 
 def _lean(ids: Ids) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from helpers.prompts.prompt import Prompt
+from helpers.prompts.reading import as_prompts, unseen_end
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def tokenize(
     """Tokenise a prompt set and refuse it if anything is wrong with it.
 
     Args:
-        prompts: `Prompt` objects or bare texts (whose only named position is END, and BOS).
+        prompts: `Prompt` objects or bare texts (whose only named position is END, and BOS), in any ordered collection.
         tokenizer: a Hugging Face fast tokenizer.
         prepend_bos: put exactly one BOS token in front; with False, no BOS may be there at all.
         bos: the token (as the vocabulary spells it) or id to put there instead of the tokenizer's own BOS.
@@ -66,11 +67,12 @@ def tokenize(
 
     Raises:
         ValueError: one sentence with the prompt's number (from 1): no prompts, an empty prompt, no BOS or two, a
-            word the tokenizer does not know, a name that is not one token, longer than the context; or if bos is no
-            token of this vocabulary.
+            word the tokenizer does not know, a name that is not one token, longer than the context, white space at the
+            end, where END would be read (but in a chat template); or if prompts are no list of them (`as_prompts`), or
+            bos is no token of this vocabulary.
     """
     first = bos_id(tokenizer, prepend_bos, bos)
-    given = [Prompt(p) if isinstance(p, str) else p for p in prompts]
+    given = as_prompts(prompts)
     if not given:
         raise ValueError("prompts: expected at least one prompt, got none")
     found = []
@@ -105,18 +107,42 @@ def _tokenize_one(prompt: Prompt, tokenizer: Any, bos: int | None, max_length: i
     ids, offsets = list(encoded["input_ids"]), encoded["offset_mapping"]
     if not ids:
         raise ValueError(f"the tokenizer makes no token of {prompt.text!r}")
-    _check_special_tokens(prompt.text, ids, offsets, tokenizer, bos)
+    _check_spelling(prompt.text, offsets)
+    own = bos is None and ids[0] == tokenizer.bos_token_id  # a chat prompt that brings its own
+    if not own:
+        _check_special_tokens(prompt.text, ids, offsets, tokenizer, bos)
     shift = 0 if bos is None else 1
     ids = ids if bos is None else [bos, *ids]
     if max_length is not None and len(ids) > max_length:
         raise ValueError(f"expected at most {max_length} tokens (the model's context), got {len(ids)}")
-    positions = {} if bos is None else {"BOS": 0}
+    positions = {"BOS": 0} if own or bos is not None else {}
     for name, span in prompt.spans.items():
         positions[name] = shift + _token_at(prompt, name, span, offsets)
     if "S1" in positions and positions["S1"] + 1 < len(ids):
         positions["S1+1"] = positions["S1"] + 1
+    _check_end(prompt.text, tokenizer)
     positions["END"] = len(ids) - 1
     return TokenizedPrompt(prompt, tuple(ids), tuple(readable(tokenizer, i) for i in ids), positions)
+
+
+def _check_spelling(text: str, offsets: Sequence[tuple[int, int]]) -> None:
+    """Refuse a text with characters, other than blanks, that no token stands for: the model would not see them."""
+    spelled = [False] * len(text)
+    for start, end in offsets:
+        spelled[start:end] = [True] * (end - start)
+    lost = sum(not seen and not character.isspace() for seen, character in zip(spelled, text, strict=True))
+    if lost:
+        raise ValueError(
+            f"expected tokens that spell the text, but the tokenizer has none for {lost} of the characters of {text!r}: the model "
+            "would not see them"
+        )
+
+
+def _check_end(text: str, tokenizer: Any) -> None:
+    """Refuse a text that ends in white space, whose token END would be; a chat template, which has markers, may end so."""
+    end = unseen_end(text)
+    if end and not any(t.special and t.content in text for t in tokenizer.added_tokens_decoder.values()):
+        raise ValueError(f"expected a text whose last character, at END, is no white space, got {end} after {text[:-1]!r}")
 
 
 def _check_ids(prompt: TokenizedPrompt, vocabulary: int | None) -> None:
@@ -134,10 +160,9 @@ def _check_special_tokens(
     if forbidden is not None and forbidden in ids:
         rule = "no BOS token in the text (one is prepended)" if bos is not None else "no BOS token (prepend_bos=False)"
         raise ValueError(f"expected {rule}, got {tokenizer.convert_ids_to_tokens(forbidden)!r} in {text!r}")
-    unknown = tokenizer.unk_token_id
-    if unknown is not None and unknown in ids:
-        start, end = offsets[ids.index(unknown)]
-        raise ValueError(f"the word {text[start:end]!r} is not in this model's vocabulary ({text!r})")
+    for index, (start, end) in zip(ids, offsets, strict=True):
+        if index == tokenizer.unk_token_id and text[start:end] != tokenizer.unk_token:
+            raise ValueError(f"the word {text[start:end]!r} is not in this model's vocabulary ({text!r})")
 
 
 def _token_at(prompt: Prompt, name: str, span: tuple[int, int], offsets: Sequence[tuple[int, int]]) -> int:
@@ -240,10 +265,11 @@ def readout_ids(tokenizer: Any, prompt: Prompt) -> tuple[tuple[int, ...], tuple[
 
 def _next_tokens(tokenizer: Any, prompt: Prompt, name: str, words: Sequence[str | None]) -> tuple[int, ...]:
     """First tokens of words as they would follow the prompt, of those that can."""
-    for word in words:
+    given = [(word or "").removeprefix(prompt.glue) for word in words]  # " Mary" is "Mary" after a blank
+    for word, said in zip(given, words, strict=True):
         if not word or word != word.lstrip():
-            raise ValueError(f"{name}: expected a word without a blank before it (see Prompt.glue), got {word!r}")
-    texts = [prompt.text, *(f"{prompt.text}{prompt.glue}{word}" for word in words)]
+            raise ValueError(f"{name}: expected a word without a blank before it (see Prompt.glue), got {said!r}")
+    texts = [prompt.text, *(f"{prompt.text}{prompt.glue}{word}" for word in given)]
     before, *longer = tokenizer(texts, add_special_tokens=False)["input_ids"]
     found = [ids[len(before)] for ids in longer if ids[: len(before)] == before and len(ids) > len(before)]
     if not found:
@@ -257,7 +283,7 @@ def notes(prompts: Sequence[TokenizedPrompt]) -> list[str]:
     """What is allowed but should be known before any number is read, one sentence each.
 
     Different lengths: n, the number of visible keys, then differs between prompts and is a confound of KL and chi.
-    Repeated prompts: they are counted as if they were independent.
+    Repeated prompts: they are counted as if they were independent. White space at the end, as chat templates have it.
     """
     lengths = Counter(len(p) for p in prompts)
     found = []
@@ -267,6 +293,9 @@ def notes(prompts: Sequence[TokenizedPrompt]) -> list[str]:
     repeated = len(prompts) - len({p.ids for p in prompts})
     if repeated:
         found.append(f"{repeated} of the {len(prompts)} prompts repeat an earlier one and are counted again.")
+    if ends := [end for p in prompts if (end := unseen_end(p.prompt.text))]:
+        kinds = " and ".join(sorted(set(ends)))
+        found.append(f"{len(ends)} of the {len(prompts)} prompts end in white space ({kinds}): its token is what END reads.")
     return found
 
 
