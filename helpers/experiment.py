@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from helpers.attention.record import AttentionRecord, check_same_run
 from helpers.diagnostics.distances import DISTANCES
-from helpers.diagnostics.heads import HeadDiagnostics, diagnose
+from helpers.diagnostics.heads import HeadDiagnostics, diagnose, head_resolution
 from helpers.diagnostics.shapes import SHAPES, shape_shift
 from helpers.prompts.tokens import compare_notes
 from helpers.reference.circuits import Circuit
@@ -19,7 +19,7 @@ from helpers.reference.measured import MeasuredCircuit
 from helpers.statistics.coupling import Coupling, correlations, couple_heads
 from helpers.statistics.effects import OTHER_THRESHOLDS, is_causal
 from helpers.statistics.ranking import Ranking, rank_heads
-from helpers.statistics.shifts import head_shifts, head_tests, smallest_p
+from helpers.statistics.shifts import check_sides, head_shifts, head_tests, smallest_p
 
 #: The two scores whose ranking of heads is the question.
 SCORES = {"|dKL|": "d_kl", "|dchi|": "d_chi"}
@@ -83,10 +83,11 @@ def analyse(
         circuit=circuit,
         rankings=_rank_if_possible(table, table.in_circuit),
         correlations=correlations(table),
-        coupling=couple_heads(sides[0].kl, sides[1].kl),
+        coupling=couple_heads(sides[0].kl, sides[1].kl, resolution=head_resolution("kl", *sides)),
         notes=[
             *compare_notes(active.prompts, control.prompts),
             *_notes(active, control),
+            *_rounding_notes(*sides),
             *_circuit_notes(active, control, measured),
         ],
         other_rankings=_rank_by_other_rules(table, measured) if measured else {},
@@ -145,6 +146,16 @@ def _notes(active: AttentionRecord, control: AttentionRecord) -> list[str]:
     return said
 
 
+def _rounding_notes(*sides: HeadDiagnostics) -> list[str]:
+    """How coarse KL and chi are, where that can be seen in what is printed."""
+    kl, chi = (head_resolution(name, *sides).max() for name in ("kl", "chi"))
+    if max(kl, chi) < 5e-4:
+        return []
+    return [
+        f"At this precision rounding moves KL by up to {kl:.2g} and chi by up to {chi:.2g}: such shifts count as 0."
+    ]
+
+
 def _circuit_notes(active: AttentionRecord, control: AttentionRecord, measured: MeasuredCircuit | None) -> list[str]:
     """Where a measured circuit is from, if that is not where these records are from."""
     if measured is None:
@@ -164,10 +175,11 @@ def _circuit_notes(active: AttentionRecord, control: AttentionRecord, measured: 
 
 
 def _head_table(active: HeadDiagnostics, control: HeadDiagnostics, circuit: Circuit | None) -> pd.DataFrame:
+    check_sides(active.kl, control.kl)
     parts = []
     for name in ("kl", "chi"):
-        sides = getattr(active, name), getattr(control, name)
-        shifts, tests = head_shifts(*sides), head_tests(*sides)
+        sides, resolution = (getattr(active, name), getattr(control, name)), head_resolution(name, active, control)
+        shifts, tests = head_shifts(*sides, resolution=resolution), head_tests(*sides, resolution=resolution)
         parts.append(
             pd.DataFrame(
                 {

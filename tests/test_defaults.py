@@ -11,9 +11,10 @@ import pandas as pd
 import pytest
 
 from helpers.diagnostics.discrimination import draws_needed, expected_draws, false_alarm, log_likelihood_ratios
+from helpers.diagnostics.resolution import RESOLUTION, ROUNDING
 from helpers.patching.heads import PatchingRun, head_effects
 from helpers.statistics.coupling import couple_heads, strongest_pairs
-from helpers.statistics.coupling_null import CONSTANT, coupling_intervals, coupling_null
+from helpers.statistics.coupling_null import coupling_intervals, coupling_null
 from helpers.statistics.direct import (
     PENALTIES,
     average_precision_interval,
@@ -22,7 +23,7 @@ from helpers.statistics.direct import (
     rank_edges,
 )
 from helpers.statistics.effects import OTHER_THRESHOLDS, THRESHOLD, is_causal
-from helpers.statistics.pairs import RESOLUTION, paired_tests, position_scan, power_curve, row_scan
+from helpers.statistics.pairs import paired_tests, position_scan, power_curve, row_scan
 from helpers.statistics.ranking import auroc_gain, rank_heads, within_layer_auroc
 from helpers.statistics.screening import screen
 from helpers.statistics.shifts import head_shifts
@@ -127,7 +128,8 @@ def test_a_number_of_draws_is_the_one_asked_for(name: str, count: str) -> None:
 def test_constants() -> None:
     """The thresholds by which results are read, and the grid of penalties: even steps of the logarithm from 0.8 to 0.001."""
     assert (THRESHOLD, OTHER_THRESHOLDS) == (0.05, (0.02, 0.10))
-    assert (RESOLUTION, CONSTANT) == (1e-6, 1e-6)
+    assert ROUNDING == {"float64": 2**-47, "float32": 2**-18, "float16": 2**-8, "bfloat16": 2**-5}
+    assert ROUNDING["float32"] == RESOLUTION
     assert (len(PENALTIES), PENALTIES[0], PENALTIES[-1]) == (18, pytest.approx(0.8), pytest.approx(0.001))
     np.testing.assert_allclose(np.diff(np.log(PENALTIES)), -np.log(800) / 17)
 

@@ -41,11 +41,11 @@ def ends(table: pd.DataFrame, low: str = "low", high: str = "high") -> tuple[flo
 def shift(n: int, *, of_control: bool = False, **level: float) -> tuple[float, float]:
     """Active prompts are resampled, all controls are 0 (or the other way round, which turns the interval)."""
     sides = (one_in(n), np.zeros((2, 1, 1)))
-    return ends(head_shifts(*(sides[::-1] if of_control else sides), n_resamples=5000, **level))
+    return ends(head_shifts(*(sides[::-1] if of_control else sides), n_resamples=5000, resolution=0, **level))
 
 
 def paired(n: int, **level: float) -> tuple[float, float]:
-    return ends(paired_tests(one_in(n), np.zeros((n, 1, 1)), n_flips=1, n_resamples=5000, **level))
+    return ends(paired_tests(one_in(n), np.zeros((n, 1, 1)), n_flips=1, n_resamples=5000, resolution=0, **level))
 
 
 def share(n: int, **level: float) -> tuple[float, float]:

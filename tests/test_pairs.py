@@ -11,7 +11,8 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from helpers.statistics.pairs import RESOLUTION, _found, paired_tests, position_scan, power_curve
+from helpers.diagnostics.resolution import RESOLUTION
+from helpers.statistics.pairs import _found, paired_tests, position_scan, power_curve
 
 Sides = tuple[NDArray[np.float64], NDArray[np.float64]]
 
@@ -111,15 +112,17 @@ def test_the_unit_does_not_matter(factor: float) -> None:
 
 
 def test_rounding_is_no_movement() -> None:
-    """Differences of 1e-8, all of one sign: p = 1 and shift 0. Of 1e-5: p is the smallest there is. Other heads: as before."""
+    """Differences of 1e-8, all of one sign: p = 1, shift 0 and an interval as wide as the resolution, to either side.
+
+    Of 1e-5: p is the smallest there is. Other heads: as before.
+    """
     active, control = pairs(20)
     expected = paired_tests(active, control).iloc[2:]
     active[:, 0, 0], active[:, 0, 1] = control[:, 0, 0] + 1e-8, control[:, 0, 1] + 1e-5
     table = paired_tests(active, control)
-    assert table.loc[0, ["shift", "low", "high", "p", "q"]].tolist() == [0, 0, 0, 1, 1]
+    assert table.loc[0, ["shift", "low", "high", "p", "q"]].tolist() == [0, -RESOLUTION, RESOLUTION, 1, 1]
     assert table.p[1] == pytest.approx(2 / 2**20 + 1 / 10_001, abs=2e-4)
     np.testing.assert_array_equal(table.p[2:], expected.p)
-    assert 1e-8 < RESOLUTION < 1e-5
 
 
 def test_reproducible() -> None:

@@ -56,7 +56,9 @@ def test_results_are_checked_too(monkeypatch: pytest.MonkeyPatch) -> None:
     assert rows.entropy(torch.tensor([0.5, 0.5]).double()).item() == pytest.approx(np.log(2))
     with pytest.raises(jaxtyping.TypeCheckError, match=r"return value of helpers\.diagnostics\.rows\.entropy"):
         rows.entropy(torch.tensor([0.5, 0.5]))
-    monkeypatch.setattr("helpers.statistics.coupling.correlation_matrix", lambda values: np.eye(values.shape[1] + 1))
+    monkeypatch.setattr(
+        "helpers.statistics.coupling.correlation_matrix", lambda values, **_: np.eye(values.shape[1] + 1)
+    )
     with pytest.raises(jaxtyping.TypeCheckError, match=r"return value of .*cross_correlation"):
         cross_correlation(*np.zeros((2, 4, 2, 3)))
 

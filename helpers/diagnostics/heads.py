@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from helpers.attention.record import AttentionRecord
 from helpers.diagnostics.plane import split_sink
+from helpers.diagnostics.resolution import RESOLUTION, chi_resolution, kl_resolution, rounding
 from helpers.diagnostics.rows import kl_selectivity, susceptibility
 
 
@@ -17,10 +18,24 @@ class HeadDiagnostics:
     """Normalised KL and chi, arrays of shape ``(prompt, layer, head)``, or ``(prompt, layer, head, query)``.
 
     NaN where a row has one visible key (log n = 0), and at queries that a shorter prompt does not have.
+
+    Attributes:
+        rounding: the share by which rounding can move a weight, by the dtype of rows and model (`row_rounding`).
     """
 
     kl: Float[np.ndarray, "prompt layer head *query"]
     chi: Float[np.ndarray, "prompt layer head *query"]
+    rounding: float = RESOLUTION
+
+    @property
+    def kl_resolution(self) -> Float[np.ndarray, "prompt layer head *query"]:
+        """What rounding can do to each KL."""
+        return kl_resolution(self.chi, self.rounding)
+
+    @property
+    def chi_resolution(self) -> Float[np.ndarray, "prompt layer head *query"]:
+        """What rounding can do to each chi."""
+        return chi_resolution(self.chi, self.rounding)
 
 
 def diagnose(record: AttentionRecord) -> HeadDiagnostics:
@@ -31,7 +46,17 @@ def diagnose(record: AttentionRecord) -> HeadDiagnostics:
     kl, chi = (np.full(tuple(usable.shape), np.nan) for _ in range(2))
     kl[usable.numpy()] = kl_selectivity(rows, mask=mask).numpy()
     chi[usable.numpy()] = susceptibility(rows, mask=mask).numpy()
-    return HeadDiagnostics(kl, chi)
+    return HeadDiagnostics(kl, chi, row_rounding(record))
+
+
+def head_resolution(name: str, *sides: HeadDiagnostics) -> Float[np.ndarray, "layer head *query"]:
+    """What rounding can do to ``"kl"`` or ``"chi"`` of each head: the largest of all its rows."""
+    return np.asarray(np.concatenate([getattr(side, f"{name}_resolution") for side in sides]).max(0))
+
+
+def row_rounding(record: AttentionRecord) -> float:
+    """The share by which rounding can move a weight of a record: by the dtype of its rows, or the model's, if coarser."""
+    return rounding(record.rows.dtype, record.settings.get("dtype"))
 
 
 @dataclass(frozen=True)

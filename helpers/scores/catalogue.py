@@ -16,7 +16,7 @@ import pandas as pd
 from helpers.attention.record import AttentionRecord
 from helpers.contents.outputs import HeadOutputs, output_change
 from helpers.diagnostics.distances import DISTANCES, total_variation
-from helpers.diagnostics.heads import diagnose
+from helpers.diagnostics.heads import diagnose, head_resolution, row_rounding
 from helpers.diagnostics.shapes import SHAPES, shape_shift
 from helpers.scores.evidence import Evidence, HeadScore
 from helpers.statistics.pairs import position_scan, row_scan
@@ -100,11 +100,14 @@ def scan_positions(
     if of == "total variation":
         rows, others = (record.rows[..., 1:, :].double().numpy() for record in (active, control))
         places = [tuple(sorted(p.positions.items())) for p in active.prompts]
-        return row_scan(rows, others, names, groups=places, n_flips=n_flips)
+        resolution = max(row_rounding(record) for record in (active, control))
+        return row_scan(rows, others, names, groups=places, n_flips=n_flips, resolution=resolution)
     if of not in ("KL", "chi"):
         raise ValueError(f"of: expected 'KL', 'chi' or 'total variation', got {of!r}")
-    left, right = (_by_position(of, record) for record in (active, control))
-    return position_scan(left, right, names, by=by, n_flips=n_flips)
+    sides, name = [diagnose(record) for record in (active, control)], of.lower()
+    values = *(getattr(side, name) for side in sides), head_resolution(name, *sides)
+    left, right, smallest = (value[..., 1:] for value in values)
+    return position_scan(left, right, names, by=by, n_flips=n_flips, resolution=smallest)
 
 
 def _best_position(evidence: Evidence) -> HeadScore:

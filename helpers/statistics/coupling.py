@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from helpers.statistics.shifts import PerPrompt, check_sides, head_index
+from helpers.diagnostics.resolution import RESOLUTION
+from helpers.statistics.shifts import PerPrompt, Resolution, check_sides, head_index, per_head
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,11 @@ class Coupling:
         return np.asarray(self.active - self.control)
 
 
-def couple_heads(active: PerPrompt, control: PerPrompt) -> Coupling:
+def couple_heads(active: PerPrompt, control: PerPrompt, *, resolution: Resolution = RESOLUTION) -> Coupling:
     """C_active and C_control: which heads rise and fall together from prompt to prompt.
+
+    A head whose values on a set all lie within the resolution (one number, or one a head) is constant there: rounding
+    rises and falls with nothing.
 
     Source: Fields 2026, post 2 (144 x 144 correlations of per-prompt KL).
 
@@ -36,20 +40,32 @@ def couple_heads(active: PerPrompt, control: PerPrompt) -> Coupling:
         ValueError: as `helpers.statistics.shifts.head_shifts`.
     """
     check_sides(active, control)
-    return Coupling(*(correlation_matrix(side.reshape(len(side), -1)) for side in (active, control)))
+    flat = (side.reshape(len(side), -1) for side in (active, control))
+    smallest = per_head(resolution, active.shape[1:]).ravel()
+    return Coupling(*(correlation_matrix(side, resolution=smallest) for side in flat))
 
 
-def correlation_matrix(values: Float[np.ndarray, "prompt head"]) -> Float[np.ndarray, "head head"]:
-    """Pearson correlations between columns; NaN for a column that does not vary (beyond rounding)."""
+def correlation_matrix(
+    values: Float[np.ndarray, "prompt head"], *, resolution: float | np.ndarray = 0.0
+) -> Float[np.ndarray, "head head"]:
+    """Pearson correlations between columns; NaN for a column that does not vary beyond rounding.
+
+    A column is constant if no two of its values differ by more than the resolution, or if its sd is at most 1e-12 of its
+    largest value (rounding of the mean).
+    """
     centred = values - values.mean(0)
     norm = np.sqrt((centred**2).sum(0))
     norm[norm <= 1e-12 * np.sqrt(len(values)) * np.maximum(np.abs(values).max(0), 1e-300)] = np.nan
+    norm[np.ptp(values, axis=0) <= resolution] = np.nan
     unit = centred / norm
     return np.asarray(np.clip(unit.T @ unit, -1, 1))
 
 
 def cross_correlation(
-    first: Float[np.ndarray, "prompt layer head"], second: Float[np.ndarray, "prompt layer head"]
+    first: Float[np.ndarray, "prompt layer head"],
+    second: Float[np.ndarray, "prompt layer head"],
+    *,
+    resolution: Resolution = RESOLUTION,
 ) -> Float[np.ndarray, "layer*head layer*head"]:
     """Correlation over prompts of every head's value on one side with every head's on the other.
 
@@ -63,7 +79,8 @@ def cross_correlation(
         raise ValueError(f"second: expected the {len(first)} prompts of first, got {len(second)}")
     flat = [side.reshape(len(side), -1) for side in (first, second)]
     n = flat[0].shape[1]
-    return correlation_matrix(np.hstack(flat))[:n, n:]
+    smallest = np.tile(per_head(resolution, first.shape[1:]).ravel(), 2)
+    return correlation_matrix(np.hstack(flat), resolution=smallest)[:n, n:]
 
 
 def upper_triangle(matrix: Float[np.ndarray, "head head"]) -> Float[np.ndarray, " pair"]:

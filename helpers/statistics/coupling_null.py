@@ -10,12 +10,11 @@ import pandas as pd
 from jaxtyping import Float
 from tqdm.auto import tqdm
 
+from helpers.diagnostics.resolution import RESOLUTION
 from helpers.statistics.coupling import couple_heads, strongest_pairs
 from helpers.statistics.pairs import permutation_p
-from helpers.statistics.shifts import PerPrompt, check_sides
+from helpers.statistics.shifts import PerPrompt, Resolution, check_sides, per_head
 
-#: A head whose values vary less than this (sd in normalised units) has no correlation worth the name.
-CONSTANT = 1e-6
 BATCH = 200
 
 
@@ -71,6 +70,7 @@ def coupling_null(
     n_permutations: int = 10_000,
     seed: int = 0,
     progress: bool = False,
+    resolution: Resolution = RESOLUTION,
 ) -> CouplingNull:
     """Shuffle the labels active / control of prompts, recompute C_active - C_control, and keep its largest entry.
 
@@ -80,11 +80,12 @@ def coupling_null(
 
     Args:
         active, control: one diagnostic, arrays of shape ``(prompt, layer, head)``.
+        resolution: what rounding can do to a value; a head whose values on either set lie within it is left out.
 
     Raises:
         ValueError: as `head_shifts`; if fewer than two heads vary; or if groups and prompts do not match.
     """
-    sides, n_heads = _standardised(active, control)
+    sides, n_heads = _standardised(active, control, resolution)
     everything = np.concatenate(sides)
     strata = _strata(groups, *map(len, sides))
     n_active = len(sides[0])
@@ -105,6 +106,7 @@ def coupling_intervals(
     n_resamples: int = 1000,
     level: float = 0.95,
     seed: int = 0,
+    resolution: Resolution = RESOLUTION,
 ) -> pd.DataFrame:
     """How stable the strongest pairs are when prompts are resampled (each set by itself).
 
@@ -115,13 +117,14 @@ def coupling_intervals(
     Raises:
         ValueError: as `coupling_null`.
     """
-    _standardised(active, control)
+    _standardised(active, control, resolution)
     n_heads, rng = active.shape[-1], np.random.default_rng(seed)
-    pairs = strongest_pairs(couple_heads(active, control), n_heads, top=top)
+    pairs = strongest_pairs(couple_heads(active, control, resolution=resolution), n_heads, top=top)
     i, j = (_flat_index(pairs[name], n_heads) for name in ("head_1", "head_2"))
     values, stays = np.zeros((n_resamples, len(pairs))), np.zeros(len(pairs))
     for resample in range(n_resamples):
-        some = couple_heads(*(side[rng.integers(0, len(side), len(side))] for side in (active, control)))
+        sample = (side[rng.integers(0, len(side), len(side))] for side in (active, control))
+        some = couple_heads(*sample, resolution=resolution)
         difference = np.triu(np.nan_to_num(some.difference), k=1)
         values[resample] = difference[i, j]
         stays += np.abs(values[resample]) >= np.partition(np.abs(difference).ravel(), -len(pairs))[-len(pairs)]
@@ -129,10 +132,11 @@ def coupling_intervals(
     return pairs.assign(low=low, high=high, stays=stays / n_resamples)
 
 
-def _standardised(active: PerPrompt, control: PerPrompt) -> tuple[list[np.ndarray], int]:
+def _standardised(active: PerPrompt, control: PerPrompt, resolution: Resolution) -> tuple[list[np.ndarray], int]:
     check_sides(active, control)
     flat = [side.reshape(len(side), -1) for side in (active, control)]
-    varies = np.all([side.std(0) > CONSTANT for side in flat], axis=0)
+    smallest = per_head(resolution, active.shape[1:]).ravel()
+    varies = np.all([np.ptp(side, axis=0) > smallest for side in flat], axis=0)
     if varies.sum() < 2:
         raise ValueError(f"active, control: expected at least 2 heads that vary in both sets, got {varies.sum()}")
     return [(s - s.mean(0)) / s.std(0) for s in (side[:, varies] for side in flat)], int(varies.sum())

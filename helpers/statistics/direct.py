@@ -15,9 +15,9 @@ from sklearn.metrics import average_precision_score
 from sklearn.model_selection import KFold
 from sklearn.preprocessing import StandardScaler
 
-from helpers.statistics.coupling_null import CONSTANT
+from helpers.diagnostics.resolution import RESOLUTION, flatten
 from helpers.statistics.ranking import auroc, within_layer_auroc
-from helpers.statistics.shifts import head_index
+from helpers.statistics.shifts import Resolution, head_index, per_head
 
 Method = Literal["graphical lasso", "ledoit-wolf"]
 
@@ -26,7 +26,10 @@ PENALTIES = np.geomspace(0.8, 0.001, 18)
 
 
 def partial_correlations(
-    values: Float[np.ndarray, "prompt layer head"], *, method: Method = "graphical lasso"
+    values: Float[np.ndarray, "prompt layer head"],
+    *,
+    method: Method = "graphical lasso",
+    resolution: Resolution = RESOLUTION,
 ) -> Float[np.ndarray, "layer*head layer*head"]:
     """Partial correlations between heads over prompts, from a regularised precision matrix P.
 
@@ -38,7 +41,8 @@ def partial_correlations(
     P of a Gaussian is the maximum-entropy model of the correlations, the simplest direct coupling analysis.
 
     Returns:
-        Matrix over all heads in reading order, 1 on the diagonal, NaN for heads that do not vary.
+        Matrix over all heads in reading order, 1 on the diagonal, NaN for heads whose values all lie
+        within the resolution.
 
     Raises:
         ValueError: if there are fewer than 10 prompts or fewer than two heads vary, or the method is unknown; or if the
@@ -49,7 +53,7 @@ def partial_correlations(
     if method not in ESTIMATORS:
         raise ValueError(f"method: expected one of {', '.join(ESTIMATORS)}, got {method!r}")
     flat = values.reshape(len(values), -1)
-    varies = flat.std(0) > CONSTANT
+    varies = np.ptp(flat, axis=0) > per_head(resolution, values.shape[1:]).ravel()
     if varies.sum() < 2:
         raise ValueError(f"values: expected at least 2 heads that vary, got {varies.sum()}")
     precision = ESTIMATORS[method](StandardScaler().fit_transform(flat[:, varies]))
@@ -141,12 +145,18 @@ def rank_edges(table: pd.DataFrame, methods: Sequence[str], *, n_resamples: int 
 
 
 def average_precision_interval(
-    score: np.ndarray, truth: np.ndarray, *, level: float = 0.95, n_resamples: int = 1000, seed: int = 0
+    score: np.ndarray,
+    truth: np.ndarray,
+    *,
+    level: float = 0.95,
+    n_resamples: int = 1000,
+    seed: int = 0,
+    resolution: float = RESOLUTION,
 ) -> tuple[float, float, float]:
     """Average precision of a ranking, with a percentile bootstrap interval over the ranked items.
 
     Average precision is the mean, over true items, of the precision at their rank; for a random order it is the base
-    rate, ``truth.mean()``.
+    rate, ``truth.mean()``. Scores made of rounding (`flatten`) tie.
 
     Returns:
         (average precision, low, high).
@@ -154,7 +164,7 @@ def average_precision_interval(
     Raises:
         ValueError: if lengths differ, or nothing or everything is true.
     """
-    score, truth = np.asarray(score, dtype=float), np.asarray(truth, dtype=bool)
+    score, truth = flatten(score, resolution), np.asarray(truth, dtype=bool)
     if score.shape != truth.shape or truth.all() or not truth.any():
         raise ValueError(
             f"truth: expected one value a score, some true and some not, got {truth.sum()} true of {truth.size}"

@@ -7,6 +7,8 @@ import pandas as pd
 from jaxtyping import Bool, Float
 from scipy import stats
 
+from helpers.diagnostics.resolution import RESOLUTION
+
 #: A head is causal if it moves the readout by more than this share of the clean-corrupt gap, either way.
 THRESHOLD = 0.05
 #: Other shares for which results are shown beside it, to see how far they depend on it.
@@ -36,10 +38,11 @@ def shares_of_gap(
         effect, low and high, each ``(row,)``.
 
     Raises:
-        ValueError: if the mean gap is 0, so that there is nothing to be a share of.
+        ValueError: if the mean gap is 0 but for rounding (`RESOLUTION`), so that there is nothing to be a share of.
     """
-    if gap.mean() == 0:
-        raise ValueError("run: expected clean and corrupt runs of different mean logit difference, got a mean gap of 0")
+    if abs(gap.mean()) <= RESOLUTION:
+        what = "expected clean and corrupt runs of different mean logit difference"
+        raise ValueError(f"run: {what}, got a mean gap of {gap.mean():.2g}")
     if not len(moved):
         return np.zeros(0), np.zeros(0), np.zeros(0)
     interval = stats.bootstrap(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -10,10 +11,8 @@ import pandas as pd
 from jaxtyping import Float
 from scipy import stats
 
-from helpers.statistics.shifts import check_sides, head_index
-
-#: Differences smaller than this (in normalised units) are rounding of float32 attention, not movement.
-RESOLUTION = 1e-6
+from helpers.diagnostics.resolution import RESOLUTION, settle, widen
+from helpers.statistics.shifts import Resolution, check_sides, head_index, per_head
 
 
 def paired_tests(
@@ -24,31 +23,35 @@ def paired_tests(
     level: float = 0.95,
     n_resamples: int = 2000,
     seed: int = 0,
+    resolution: Resolution = RESOLUTION,
 ) -> pd.DataFrame:
     """Does a head move within pairs? A sign-flip test a head, with its false-discovery rate.
 
     Under the null hypothesis the two members of a pair are exchangeable, so each difference d_k is as likely as
-    -d_k. p = (1 + #{flips with |mean d| >= observed}) / (1 + flips), two-sided; the same flips for all heads.
+    -d_k; a d_k of at most the resolution is 0. p = (1 + #{flips with |mean d| >= observed}) / (1 + flips), two-sided; the same flips for all heads.
 
     Args:
         active, control: one diagnostic, arrays of shape ``(pair, layer, head)``, pair k of both sides together.
+        resolution: what rounding can do to a value (`helpers.diagnostics.resolution`), one number or one a head.
 
     Returns:
-        One row a head: layer, head, shift (mean of active - control), low, high (percentile bootstrap over pairs), p,
-        q (Benjamini-Hochberg over heads).
+        One row a head: layer, head, shift (mean of active - control), low, high (percentile bootstrap over pairs, at
+        least shift -+ resolution), p, q (Benjamini-Hochberg over heads).
 
     Raises:
         ValueError: as `helpers.statistics.shifts.head_shifts`, and if the sides have different numbers of prompts.
     """
     check_sides(active, control)
-    d = differences(active, control).reshape(len(active), -1)
+    smallest = per_head(resolution, active.shape[1:])
+    d = differences(active, control, resolution=smallest).reshape(len(active), -1)
     interval = stats.bootstrap(
         (d,), np.mean, axis=0, vectorized=True, confidence_level=level, n_resamples=n_resamples, batch=200,
         method="percentile", rng=np.random.default_rng(seed),
     ).confidence_interval  # fmt: skip
     observed, null = d.mean(0), _flips(len(d), n_flips, seed) @ d / len(d)
     p = permutation_p(np.abs(observed), np.abs(null))
-    table = head_index(*active.shape[1:]).assign(shift=observed, low=interval.low, high=interval.high)
+    low, high = widen(observed, interval.low, interval.high, smallest.ravel())
+    table = head_index(*active.shape[1:]).assign(shift=observed, low=low, high=high)
     return table.assign(p=p, q=stats.false_discovery_control(p))
 
 
@@ -60,11 +63,12 @@ def position_scan(
     by: Literal["t", "shift"] = "t",
     n_flips: int = 10_000,
     seed: int = 0,
+    resolution: float | Float[np.ndarray, "layer head position"] = RESOLUTION,
 ) -> pd.DataFrame:
     """Where does a head move most, and is that more than looking at many positions finds by chance?
 
-    At each position t = sum(d) / sqrt(sum(d^2)), which does not depend on the scale of the diagnostic there; a head's
-    statistic is the largest |t| over positions, or with ``by="shift"`` the largest |mean d|. Flipping the sign of a whole
+    At each position t = sum(d) / sqrt(sum(d^2)), which does not depend on the scale of the diagnostic there (a d of at
+    most the resolution is 0); a head's statistic is the largest |t| over positions, or with ``by="shift"`` the largest |mean d|. Flipping the sign of a whole
     pair (all heads and positions together) gives its null distribution, so p is corrected for the number of positions and
     for their correlation.
 
@@ -79,8 +83,7 @@ def position_scan(
     if active.shape[-1] != len(positions):
         raise ValueError(f"positions: expected a name for each of {active.shape[-1]} positions, got {len(positions)}")
     shape = active.shape
-    flat = (side.reshape(len(side), -1, shape[-1]) for side in (active, control))
-    d = differences(*flat)
+    d = differences(active, control, resolution=per_head(resolution, shape[1:])).reshape(len(active), -1, shape[-1])
     size = np.sqrt((d**2).sum(0))
     t = d.sum(0) / np.where(size > 0, size, np.inf)
     scale = np.where(size > 0, size, np.inf) if by == "t" else np.full(size.shape, len(d))
@@ -107,6 +110,7 @@ def row_scan(
     groups: Sequence[Hashable] | None = None,
     n_flips: int = 10_000,
     seed: int = 0,
+    resolution: float = RESOLUTION,
 ) -> pd.DataFrame:
     """Where does a head's row change most, and does it change in one direction more than by chance?
 
@@ -124,6 +128,7 @@ def row_scan(
         active, control: rows over the same keys, pair k of both sides together.
         positions: a name for each position.
         groups: a label a pair; keys mean the same within a group (say, ABBA and BABA apart). Default: one group.
+        resolution: what rounding can do to a weight; a d_ki of at most that is 0 (`helpers.diagnostics.resolution`).
 
     Returns:
         One row a head: layer, head, position and distance (where the mean distance is largest, and that), directed, p, q
@@ -145,7 +150,7 @@ def row_scan(
     distance, directed, p = np.zeros((heads, places)), np.zeros(heads), np.zeros(heads)
     sides = [side.reshape(n, heads, -1) for side in (active, control)]
     for head in range(heads):
-        d = differences(*(side[:, head] for side in sides))
+        d = differences(*(side[:, head] for side in sides), resolution=resolution)
         distance[head] = np.abs(d).reshape(n, places, -1).sum(-1).mean(0) / 2
         moved = sum(np.abs(flips[:, label == g] @ d[label == g]) for g in range(label.max() + 1)) / (2 * n)
         largest = moved.reshape(len(flips), places, -1).sum(-1).max(-1)
@@ -168,12 +173,14 @@ def power_curve(
     draws: int = 200,
     alpha: float = 0.05,
     seed: int = 0,
+    resolution: Resolution = RESOLUTION,
 ) -> pd.DataFrame:
     """How many heads are found to move with n prompts a side, in pairs and in two unpaired sets.
 
     From a pool of minimal pairs, ``draws`` times: n pairs, tested by a paired t-test; and n active prompts with n
     controls of *other* pairs, tested by Welch's t-test; a head is found if q < ``alpha`` (Benjamini-Hochberg). The same
-    with sides swapped at random (pairs) or both sets from the controls (unpaired) shows false alarms.
+    with sides swapped at random (pairs) or both sets from the controls (unpaired) shows false alarms. A mean shift within
+    the resolution of 0 is never found.
 
     Returns:
         One row a size and design: n, design (``"pairs"``, ``"two sets"``), found and its 10 % and 90 % quantiles over
@@ -183,10 +190,12 @@ def power_curve(
         ValueError: if twice the largest size is more than the pool, or a size is below 3.
     """
     check_sides(active, control)
-    d = differences(active, control).reshape(len(active), -1)
+    smallest = per_head(resolution, active.shape[1:])
+    d = differences(active, control, resolution=smallest).reshape(len(active), -1)
     if min(sizes) < 3 or 2 * max(sizes) > len(d):
         raise ValueError(f"sizes: expected 3 to {len(d) // 2} (half of the pool of {len(d)} pairs), got {list(sizes)}")
     a, c = (side.reshape(len(side), -1) for side in (active, control))
+    found = partial(_found, alpha, resolution=smallest.ravel())
     rng = np.random.default_rng(seed)
     rows = []
     for n in sizes:
@@ -194,19 +203,22 @@ def power_curve(
         for _ in range(draws):
             one, two = np.split(rng.permutation(len(d))[: 2 * n], 2)
             signs = rng.choice([-1, 1], (n, 1))
-            counts["pairs"].append((_found(alpha, d[one]), _found(alpha, signs * d[one])))
-            counts["two sets"].append((_found(alpha, a[one], c[two]), _found(alpha, c[one], c[two])))
+            counts["pairs"].append((found(d[one]), found(signs * d[one])))
+            counts["two sets"].append((found(a[one], c[two]), found(c[one], c[two])))
         for design, pairs in counts.items():
-            found, null = np.array(pairs).T
-            low, high = np.quantile(found, [0.1, 0.9])
-            rows.append((n, design, found.mean(), low, high, (null > 0).mean()))
+            heads, null = np.array(pairs).T
+            low, high = np.quantile(heads, [0.1, 0.9])
+            rows.append((n, design, heads.mean(), low, high, (null > 0).mean()))
     return pd.DataFrame(rows, columns=["n", "design", "found", "low", "high", "false_alarm"])
 
 
 def differences(
-    active: Float[np.ndarray, " pair *rest"], control: Float[np.ndarray, " pair *rest"]
+    active: Float[np.ndarray, " pair *rest"],
+    control: Float[np.ndarray, " pair *rest"],
+    *,
+    resolution: float | np.ndarray = RESOLUTION,
 ) -> Float[np.ndarray, " pair *rest"]:
-    """active - control pair by pair; what is within `RESOLUTION` of 0 is 0.
+    """active - control pair by pair; what is within the resolution of 0 is 0.
 
     Raises:
         ValueError: if the sides are not pairs of finite values.
@@ -216,7 +228,7 @@ def differences(
     d = active - control
     if not np.isfinite(d).all():
         raise ValueError(f"active, control: expected finite values, got {np.count_nonzero(~np.isfinite(d))} others")
-    return np.where(np.abs(d) <= RESOLUTION, 0.0, d)
+    return settle(d, resolution)
 
 
 def _flips(n: int, n_flips: int, seed: int) -> np.ndarray:
@@ -228,14 +240,17 @@ def permutation_p(observed: np.ndarray | float, null: np.ndarray) -> np.ndarray:
     return np.asarray((1 + (null >= observed - 1e-12).sum(0)) / (1 + len(null)))
 
 
-def _found(alpha: float, *sides: np.ndarray) -> int:
-    """How many columns a t-test finds at a false-discovery rate, paired (one array) or Welch's (two)."""
+def _found(alpha: float, *sides: np.ndarray, resolution: float | np.ndarray = RESOLUTION) -> int:
+    """How many columns a t-test finds at a false-discovery rate, paired (one array) or Welch's (two).
+
+    A mean (or difference of means) within the resolution of 0 has p = 1.
+    """
     with np.errstate(invalid="ignore", divide="ignore"):
         if len(sides) == 1:
-            mean, sd, n = sides[0].mean(0), sides[0].std(0, ddof=1), len(sides[0])
-            p = 2 * stats.t.sf(np.abs(mean) / (sd / np.sqrt(n)), n - 1)
+            shift, sd, n = sides[0].mean(0), sides[0].std(0, ddof=1), len(sides[0])
+            p = 2 * stats.t.sf(np.abs(shift) / (sd / np.sqrt(n)), n - 1)
         else:
             a, c = ((side.mean(0), side.std(0, ddof=1), len(side)) for side in sides)
-            p = stats.ttest_ind_from_stats(*a, *c, equal_var=False).pvalue
-            p = np.where(np.abs(a[0] - c[0]) <= RESOLUTION, 1.0, p)
-    return int((stats.false_discovery_control(np.where(np.isnan(p), 1.0, p)) < alpha).sum())
+            shift, p = a[0] - c[0], stats.ttest_ind_from_stats(*a, *c, equal_var=False).pvalue
+    p = np.where(np.isnan(p) | (np.abs(shift) <= resolution), 1.0, p)
+    return int((stats.false_discovery_control(p) < alpha).sum())

@@ -13,6 +13,8 @@ from jaxtyping import Bool, Float64, Real
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+from helpers.diagnostics.resolution import RESOLUTION, flatten
+
 
 @dataclass(frozen=True)
 class Ranking:
@@ -43,6 +45,7 @@ def rank_heads(
     n_resamples: int = 2000,
     level: float = 0.95,
     seed: int = 0,
+    resolution: float = RESOLUTION,
 ) -> Ranking:
     """Rank heads by a score and ask whether circuit heads come first.
 
@@ -50,6 +53,8 @@ def rank_heads(
         score: one number a head (larger = more circuit-like), shape ``(head,)``.
         in_circuit: True for circuit heads, shape ``(head,)``.
         layer: layer of each head, shape ``(head,)``.
+        resolution: what rounding can do to a score, in its own unit. If no two scores differ by more, all are tied
+            (`helpers.diagnostics.resolution.flatten`): AUROC 0.5.
 
     Returns:
         `Ranking`: one-sided Mann-Whitney U and p (circuit > other); AUROC = U / (n_circuit n_other) with a percentile
@@ -61,16 +66,17 @@ def rank_heads(
     """
     score, in_circuit, layer = _check(score, in_circuit, layer)
     circuit, other = score[in_circuit], score[~in_circuit]
-    test = stats.mannwhitneyu(circuit, other, alternative="greater", method="asymptotic")
+    tied = flatten(score, resolution)
+    test = stats.mannwhitneyu(tied[in_circuit], tied[~in_circuit], alternative="greater", method="asymptotic")
     rng = np.random.default_rng(seed)
-    low, high = _auroc_interval(circuit, other, level, n_resamples, rng)
-    within, within_p = within_layer_auroc(score, in_circuit, layer, n_permutations=n_permutations, rng=rng)
+    low, high = _auroc_interval(tied[in_circuit], tied[~in_circuit], level, n_resamples, rng)
+    within, within_p = within_layer_auroc(tied, in_circuit, layer, n_permutations=n_permutations, rng=rng, resolution=0)
     return Ranking(
         n_circuit=len(circuit),
         n_other=len(other),
         u=float(test.statistic),
         p=float(test.pvalue),
-        auroc=auroc(score, in_circuit),
+        auroc=auroc(tied, in_circuit, resolution=0),
         low=low,
         high=high,
         layer_auroc=auroc(layer, in_circuit),
@@ -83,13 +89,13 @@ def rank_heads(
     )
 
 
-def auroc(score: ArrayLike, in_circuit: ArrayLike) -> float:
-    """P(a circuit head scores above another head) + P(tie)/2, over all such pairs.
+def auroc(score: ArrayLike, in_circuit: ArrayLike, *, resolution: float = RESOLUTION) -> float:
+    """P(a circuit head scores above another head) + P(tie)/2, over all such pairs; scores made of rounding (`flatten`) tie.
 
     >>> auroc([3, 2, 1, 0], [True, False, True, False])
     0.75
     """
-    score, labels = np.asarray(score, dtype=float), np.asarray(in_circuit, dtype=bool)
+    score, labels = flatten(score, resolution), np.asarray(in_circuit, dtype=bool)
     n_circuit = labels.sum()
     rank_sum = stats.rankdata(score)[labels].sum()
     return float((rank_sum - n_circuit * (n_circuit + 1) / 2) / (n_circuit * (len(labels) - n_circuit)))
@@ -102,16 +108,18 @@ def within_layer_auroc(
     *,
     n_permutations: int = 20_000,
     rng: np.random.Generator | None = None,
+    resolution: float = RESOLUTION,
 ) -> tuple[float, float]:
     """AUROC over the pairs (circuit, other) that share a layer, and its label-permutation p.
 
     U of each layer, summed, over the number of such pairs. Labels are permuted inside each layer, so that no depth
-    preference can help: for the layer index itself the value is exactly 0.5 and p is 1.
+    preference can help: for the layer index itself the value is exactly 0.5 and p is 1. Scores made of
+    rounding (`flatten`) tie.
 
     Returns:
         (AUROC, p) with p = (1 + #{permuted >= observed}) / (1 + permutations); (nan, nan) if no layer has both kinds.
     """
-    score, labels, layer = np.asarray(score, dtype=float), np.asarray(in_circuit, dtype=bool), np.asarray(layer)
+    score, labels, layer = flatten(score, resolution), np.asarray(in_circuit, dtype=bool), np.asarray(layer)
     rng = rng or np.random.default_rng(0)
     pairs, observed, null = 0, 0.0, np.zeros(n_permutations)
     for one in np.unique(layer):
@@ -138,10 +146,12 @@ def auroc_gain(
     level: float = 0.95,
     n_resamples: int = 2000,
     seed: int = 0,
+    resolution: float = RESOLUTION,
 ) -> tuple[float, float, float]:
     """What a score adds to another: AUROC(score) - AUROC(baseline), with a bootstrap interval.
 
-    Heads are resampled within each group, the same heads for both scores, so that what they share cancels.
+    Heads are resampled within each group, the same heads for both scores, so that what they share cancels. A
+    score made of rounding (`flatten`) ties throughout.
 
     Returns:
         (gain, low, high): percentile interval.
@@ -153,6 +163,7 @@ def auroc_gain(
     wins = []
     for one in (score, baseline):
         values, labels, _ = _check(one, in_circuit, np.zeros(len(np.asarray(one))))
+        values = flatten(values, resolution)
         wins.append((np.sign(values[labels][:, None] - values[~labels][None, :]) + 1) / 2)
     values = _resampled_means(wins[0] - wins[1], n_resamples, rng)
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])

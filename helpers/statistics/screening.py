@@ -6,13 +6,17 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from helpers.diagnostics.resolution import RESOLUTION, flatten
 
-def screen(score: ArrayLike, causal: ArrayLike, *, screening: float, per_head: float = 2.0) -> pd.DataFrame:
+
+def screen(
+    score: ArrayLike, causal: ArrayLike, *, screening: float, per_head: float = 2.0, resolution: float = RESOLUTION
+) -> pd.DataFrame:
     """Patch heads in the order of a score, best first, and count the causal ones that are found.
 
         passes(k) = screening + k per_head,     recall(k) = #{causal among the first k} / #{causal}
 
-    Heads with equal scores are in random order: recall is the expectation over it (a constant score = random order,
+    Heads with equal scores (or that are made of rounding: `flatten`) are in random order: recall is the expectation over it (a constant score = random order,
     the straight line).
 
     Args:
@@ -20,6 +24,7 @@ def screen(score: ArrayLike, causal: ArrayLike, *, screening: float, per_head: f
         causal: True for heads that patching finds causal.
         screening: passes that the score costs, per pair of prompts, before any head is patched.
         per_head: passes to patch one head, per pair of prompts (2: one in each direction).
+        resolution: what rounding can do to a score, in its own unit.
 
     Returns:
         One row for k = 0 … heads: patched, passes, recall.
@@ -35,6 +40,7 @@ def screen(score: ArrayLike, causal: ArrayLike, *, screening: float, per_head: f
         )
     if not np.isfinite(score).all():
         raise ValueError(f"score: expected finite values, got {np.count_nonzero(~np.isfinite(score))} others")
+    score = flatten(score, resolution)
     order = np.argsort(-score, kind="stable")
     tied = pd.Series(causal[order].astype(float)).groupby(score[order], sort=False).transform("mean")
     found = np.concatenate([[0.0], np.cumsum(tied)])
