@@ -68,7 +68,7 @@ def reference_pass(model: LanguageModel) -> Reference:
     return Reference(ids, [a[0] for a in found], said.logits[0, -1])
 
 
-def check_rows(model: LanguageModel, rows: Callable[..., Any] = rows_of) -> None:
+def compare_rows(model: LanguageModel, rows: Callable[..., Any] = rows_of) -> None:
     """Refuse a model whose rows, as recording takes them, are not its eager attentions.
 
     Raises:

@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 
 from helpers.models import gguf
-from helpers.models.canary import check_rows
+from helpers.models.canary import compare_rows
 from helpers.models.fused import supports_fused
 from helpers.models.model import LanguageModel, ModelUnavailable, first_sentence
 from helpers.models.tokenizer import load_tokenizer
@@ -72,7 +72,7 @@ def load_model(
         if supports_fused(hf_model) or model.is_spread:
             model.lens  # noqa: B018  (rows are the wrapper's: it is made, and compared with the model, at once)
         else:
-            check_rows(model)
+            compare_rows(model)
     except ModelUnavailable:
         raise
     except Exception as error:  # what an architecture can't do it says in its own way
