@@ -10,7 +10,7 @@ from pathlib import Path
 from helpers.attention.capture import record_attention, tokenize_for
 from helpers.attention.record import AttentionRecord
 from helpers.circuit_wording import circuit_report
-from helpers.experiment import analyse, asks_ioi, check_shape
+from helpers.experiment import analyse, asks_ioi
 from helpers.folders import check_folder, whole_folder
 from helpers.models.load import ModelUnavailable, load_model
 from helpers.patching.circuits import REQUIRED_ACCURACY, SCREEN, find_circuit, fit_to_model
@@ -117,7 +117,7 @@ def _measure(
     prompts = [_read(args.active, "active"), _read(args.control, "control")] if args.active else _shipped(args.n)
     model = load_model(args.model)
     if circuit:
-        check_shape(circuit, model.n_layers, model.n_heads)
+        circuit.check_shape(model.n_layers, model.n_heads)
     for name, side in zip(SIDES, prompts, strict=True):
         try:
             tokenize_for(model, side)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from helpers.heads import head_names
 from helpers.reference.measured import MeasuredCircuit
 from helpers.statistics.effects import DIRECTIONS, OTHER_THRESHOLDS, THRESHOLD
 
@@ -34,7 +35,7 @@ def circuit_report(measured: MeasuredCircuit) -> str:
         )
     shown = pd.DataFrame(
         {
-            "head": [f"{layer}.{head}" for layer, head in zip(causal.layer, causal["head"], strict=True)],
+            "head": head_names(causal),
             **{way: [effect(row, way) for _, row in causal.iterrows()] for way in DIRECTIONS},
             "acts at": causal.acts_at,
         }
@@ -61,5 +62,4 @@ def causal_rows(causal: pd.DataFrame, more: Sequence[str] = ()) -> str:
     """Causal heads in Markdown: effects in both directions with intervals, where they act, and further columns as they are."""
     columns = {f"{way} (95 % interval)": [effect(row, way) for _, row in causal.iterrows()] for way in DIRECTIONS}
     columns |= {"acts at": causal.acts_at.to_list()} | {name: causal[name].to_list() for name in more}
-    heads = [f"{layer}.{head}" for layer, head in zip(causal.layer, causal["head"], strict=True)]
-    return markdown(pd.DataFrame(columns, index=heads))
+    return markdown(pd.DataFrame(columns, index=head_names(causal)))

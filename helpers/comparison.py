@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import average_precision_score
 
+from helpers.heads import head_index, model_shape
 from helpers.reference.circuits import Circuit
 from helpers.scores.catalogue import SCORES, Score, scan_positions
 from helpers.scores.evidence import Evidence, HeadScore, gather
 from helpers.statistics.ranking import rank_heads
-from helpers.statistics.shifts import head_index
 
 __all__ = [
     "SCORES", "Evidence", "HeadScore", "Score", "compare", "evaluate", "gather", "rank_scores", "scan_positions", "score_heads",
@@ -83,11 +83,7 @@ def rank_scores(
     Raises:
         ValueError: if the circuit belongs to a model of another shape.
     """
-    shape = int(values.layer.max()) + 1, int(values["head"].max()) + 1
-    if (circuit.n_layers, circuit.n_heads) != shape:
-        raise ValueError(f"circuit: expected heads of a model of shape {shape} (layers, heads), got {circuit.name!r}")
-    members = set(circuit.heads)
-    inside = np.array([head in members for head in zip(values.layer, values["head"], strict=True)])
+    inside = circuit.mask(*model_shape(values))[values.layer, values["head"]]
     rows = {}
     for name, score in (SCORES if scores is None else scores).items():
         reason = reasons.get(name, "")

@@ -13,6 +13,7 @@ from helpers.attention.record import AttentionRecord, check_same_run
 from helpers.diagnostics.distances import DISTANCES
 from helpers.diagnostics.heads import HeadDiagnostics, diagnose, head_resolution
 from helpers.diagnostics.shapes import SHAPES, shape_shift
+from helpers.heads import heads_of
 from helpers.prompts.tokens import compare_notes
 from helpers.reference.circuits import Circuit
 from helpers.reference.measured import MeasuredCircuit
@@ -100,16 +101,6 @@ def asks_ioi(active: AttentionRecord, control: AttentionRecord) -> bool:
     return sides[0] <= {"ABBA", "BABA"} and sides[1] == {"ABC"}
 
 
-def check_shape(circuit: Circuit | MeasuredCircuit, n_layers: int, n_heads: int) -> None:
-    """Refuse a circuit of a model of another shape."""
-    shape = circuit.shape if isinstance(circuit, MeasuredCircuit) else (circuit.n_layers, circuit.n_heads)
-    if shape != (n_layers, n_heads):
-        raise ValueError(
-            f"circuit: expected heads of a model of shape {(n_layers, n_heads)} (layers, heads), got {circuit.name!r} of "
-            f"shape {shape}"
-        )
-
-
 def rank_scores(table: pd.DataFrame) -> dict[str, Ranking]:
     """How each of `SCORES` ranks the heads that the table marks as in the circuit."""
     return {name: rank_heads(table[column].abs(), table.in_circuit, table.layer) for name, column in SCORES.items()}
@@ -194,8 +185,8 @@ def _head_table(active: HeadDiagnostics, control: HeadDiagnostics, circuit: Circ
             )
         )
     heads = shifts[["layer", "head"]]
-    role = [circuit.role(*head) if circuit else "unknown" for head in heads.itertuples(index=False)]
-    in_circuit = np.array([r not in ("other", "unknown") for r in role])
+    role = [circuit.role(*head) if circuit else "unknown" for head in heads_of(heads)]
+    in_circuit = circuit.mask(*active.kl.shape[1:]).ravel() if circuit else False
     return pd.concat([heads.assign(role=role, in_circuit=in_circuit), *parts], axis=1)
 
 
@@ -234,6 +225,6 @@ def _check(active: AttentionRecord, control: AttentionRecord, circuit: Circuit |
             raise ValueError(f"control: expected the same {what} as the active record, {left!r}, got {right!r}")
     check_same_run("active, control", active, control)
     if circuit:
-        check_shape(circuit, active.n_layers, active.n_heads)
+        circuit.check_shape(active.n_layers, active.n_heads)
     if bool((active.visible().sum(-1) < 2).any() or (control.visible().sum(-1) < 2).any()):
         raise ValueError("active, control: a row with one visible key has no normalised KL; ask for a later position")

@@ -14,8 +14,8 @@ import pandas as pd
 
 from helpers.attention.record import AttentionRecord
 from helpers.experiment import Experiment
+from helpers.heads import Head, heads_of, pairs_of
 from helpers.reference import published
-from helpers.reference.circuits import Head, parse_heads
 from helpers.statistics.coupling import upper_triangle
 
 FOUR_DECIMALS, THREE_DECIMALS = 0.0005, 0.001
@@ -62,11 +62,11 @@ def scorecard(experiment: Experiment) -> pd.DataFrame:
 def _heads(experiment: Experiment) -> Iterator[Line]:
     quantities = ["kl_active", "kl_control", "d_kl", "chi_active", "chi_control", "d_chi"]
     table = experiment.table.set_index(["layer", "head"])
-    for row in pd.concat([published.circuit_heads(), published.OTHER_HEADS]).itertuples():
+    figures = pd.concat([published.circuit_heads(), published.OTHER_HEADS])
+    for head, row in zip(heads_of(figures), figures.itertuples(), strict=True):
         for quantity in quantities:
-            measured = float(table.loc[(row.layer, row.head), quantity])
-            name = f"{row.layer}.{row.head} {quantity}"
-            yield Line("heads", name, getattr(row, quantity), measured, FOUR_DECIMALS)
+            measured = float(table.loc[head, quantity])
+            yield Line("heads", f"{head} {quantity}", getattr(row, quantity), measured, FOUR_DECIMALS)
 
 
 def _tests(experiment: Experiment) -> Iterator[Line]:
@@ -96,27 +96,27 @@ def _coupling(experiment: Experiment) -> Iterator[Line]:
             yield Line("coupling", f"{name} {end}", value, ours, THREE_DECIMALS)
     sd = upper_triangle(coupling.difference).std()
     yield Line("coupling", "c_diff sd", published.COUPLING_SD, sd, THREE_DECIMALS)
-    for row in published.strongest_pairs().itertuples():
-        i, j = 12 * row.layer_i + row.head_i, 12 * row.layer_j + row.head_j
-        name = f"{row.layer_i}.{row.head_i} {row.layer_j}.{row.head_j} c_diff"
-        yield Line("coupling", name, row.c_diff, coupling.difference[i, j], THREE_DECIMALS)
+    pairs = published.strongest_pairs()
+    by_head = coupling.difference.reshape((12,) * 4)
+    for (one, two), value in zip(pairs_of(pairs), pairs.c_diff, strict=True):
+        yield Line("coupling", f"{one} {two} c_diff", value, by_head[(*one, *two)], THREE_DECIMALS)
 
 
 def _idle_heads(experiment: Experiment) -> Iterator[Line]:
     """Where heads look on the first 20 ABC prompts: BOS, the previous token, the verb (the token after C)."""
     first = experiment.control.subset(range(20))
-    for row in published.IDLE_HEADS.itertuples():
-        head = parse_heads(row.head)[0]
+    idle = published.IDLE_HEADS
+    for head, row in zip(heads_of(idle), idle.itertuples(), strict=True):
         share, weight = _looks_at(first, head, row.target)
         if not np.isnan(row.share):
-            name = f"{row.head} looks at {row.target}: share of prompts"
+            name = f"{head} looks at {row.target}: share of prompts"
             yield Line("idle heads", name, row.share, share, row.share_precision)
-        yield Line("idle heads", f"{row.head} mean largest weight", row.weight, weight, row.weight_precision)
+        yield Line("idle heads", f"{head} mean largest weight", row.weight, weight, row.weight_precision)
 
 
 def _looks_at(record: AttentionRecord, head: Head, target: str) -> tuple[float, float]:
     """Share of prompts whose largest weight is on the target, and the mean largest weight."""
-    rows = record.rows[:, head[0], head[1]]
+    rows = record.rows[:, *head]
     wanted = {
         "BOS": lambda p: p.position("BOS"),
         "the previous token": lambda p: p.position("END") - 1,

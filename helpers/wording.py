@@ -7,6 +7,7 @@ import pandas as pd
 
 from helpers.attention.record import AttentionRecord
 from helpers.experiment import SCORES, Experiment, Q, asks_ioi
+from helpers.heads import head_names
 from helpers.reference import published
 from helpers.reference.demo import circuit_of
 from helpers.statistics.effects import THRESHOLD
@@ -83,7 +84,7 @@ def shift_table(experiment: Experiment, top: int = 12) -> pd.DataFrame:
     rows = table.loc[table.d_kl.abs().nlargest(top).index]
     return pd.DataFrame(
         {
-            "head": [f"{layer}.{head}" for layer, head in zip(rows.layer, rows["head"], strict=True)],
+            "head": head_names(rows),
             "role": rows.role,
             "KL active": rows.kl_active.map("{:.3f}".format),
             "KL control": rows.kl_control.map("{:.3f}".format),

@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
+from helpers.heads import PAIR, pairs_of
 from helpers.reference import published
 from helpers.statistics.coupling import (
     Coupling,
@@ -79,7 +80,7 @@ def test_strongest_pair_is_the_planted_one() -> None:
     coupling = couple_heads(*coupled())
     pairs = strongest_pairs(coupling, 3, top=4)
     first = pairs.iloc[0]
-    assert (first.head_1, first.head_2) == ("0.1", "1.2")
+    assert pairs_of(pairs)[0] == ((0, 1), (1, 2))
     assert first.c_active == pytest.approx(coupling.active[1, 5])
     assert first.c_control == pytest.approx(coupling.control[1, 5])
     assert first.c_diff == pytest.approx(first.c_active - first.c_control) == pytest.approx(2, abs=0.1)
@@ -92,29 +93,27 @@ def test_strongest_pairs_names_every_pair_once() -> None:
     """6 heads make 15 pairs, none with itself; a constant head takes its 5 pairs away."""
     active, control = coupled()
     pairs = strongest_pairs(couple_heads(active, control), 3, top=100)
-    names = {frozenset((p.head_1, p.head_2)) for p in pairs.itertuples()}
+    names = {frozenset(pair) for pair in pairs_of(pairs)}
     assert len(pairs) == len(names) == 15
     assert all(len(pair) == 2 for pair in names)
     active[:, 0, 0] = 1.0
     pairs = strongest_pairs(couple_heads(active, control), 3, top=100)
     assert len(pairs) == 10
-    assert "0.0" not in set(pairs.head_1) | set(pairs.head_2)
+    assert (0, 0) not in {head for pair in pairs_of(pairs) for head in pair}
 
 
 def test_names_of_heads_above_nine() -> None:
     """Index 107 of a 12 x 12 matrix is head 8.11, as in the published pairs."""
     zero, one = np.eye(144), np.eye(144)
     one[97, 114] = one[114, 97] = 1.0
-    (pair,) = strongest_pairs(Coupling(one, zero), 12, top=1).itertuples()
-    assert (pair.head_1, pair.head_2) == ("8.1", "9.6")
-    post = published.strongest_pairs().iloc[0]
-    assert (post.layer_i, post.head_i, post.layer_j, post.head_j) == (8, 1, 9, 6)
+    (pair,) = pairs_of(strongest_pairs(Coupling(one, zero), 12, top=1))
+    assert pair == pairs_of(published.strongest_pairs())[0] == ((8, 1), (9, 6))
 
 
 def test_strongest_pairs_are_numbered_from_0() -> None:
-    """Columns head_1, head_2, c_active, c_control, c_diff, sds, and nothing else; rows 0, 1, 2."""
+    """Columns of a pair, c_active, c_control, c_diff, sds, and nothing else; rows 0, 1, 2."""
     pairs = strongest_pairs(couple_heads(*coupled()), 3, top=3)
-    assert list(pairs.columns) == ["head_1", "head_2", "c_active", "c_control", "c_diff", "sds"]
+    assert list(pairs.columns) == [*PAIR, "c_active", "c_control", "c_diff", "sds"]
     assert list(pairs.index) == [0, 1, 2]
 
 

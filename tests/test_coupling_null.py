@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
+from helpers.heads import pairs_of
 from helpers.statistics.coupling import couple_heads, strongest_pairs, upper_triangle
 from helpers.statistics.coupling_null import (
     BATCH,
@@ -221,7 +222,7 @@ def test_strongest_pairs_with_intervals() -> None:
 def test_a_strong_pair_stays() -> None:
     """The pair that turns from +1 to -1 is among the strongest in every resample, its interval far from 0; others are not."""
     table = coupling_intervals(*changed(), top=1, n_resamples=200)
-    assert (table.head_1[0], table.head_2[0]) == ("0.1", "1.2")
+    assert pairs_of(table) == [((0, 1), (1, 2))]
     assert table.stays[0] == 1
     assert table.low[0] > 1.5
     assert coupling_intervals(*unrelated(), top=1, n_resamples=200).stays[0] < 0.9
@@ -232,9 +233,8 @@ def test_interval_is_the_bootstrap_of_a_correlation() -> None:
     active, control = unrelated((60, 40), seed=1)
     table = coupling_intervals(active, control, top=3, n_resamples=4000, level=0.9)
     rng = np.random.default_rng(5)
-    for pair in table.itertuples():
+    for places, pair in zip(pairs_of(table), table.itertuples(), strict=True):
         differences = []
-        places = [tuple(map(int, name.split("."))) for name in (pair.head_1, pair.head_2)]
         for _ in range(2000):
             r = []
             for side in (active, control):
@@ -261,12 +261,12 @@ def test_stays_by_sorting_every_resample(top: int, layers: int) -> None:
     active, control = unrelated((15, 12), (layers, 4))
     table = coupling_intervals(active, control, top=top, n_resamples=40, seed=3)
     rng, count = np.random.default_rng(3), np.zeros(top)
-    names = {f"{i // 4}.{i % 4}": i for i in range(4 * layers)}
+    places = {divmod(i, 4): i for i in range(4 * layers)}
     for _ in range(40):
         some = [side[rng.integers(0, len(side), len(side))] for side in (active, control)]
         sizes = np.abs(couple_heads(*some).difference)
         bound = np.sort(upper_triangle(sizes))[-top]
-        count += [sizes[names[pair.head_1], names[pair.head_2]] >= bound for pair in table.itertuples()]
+        count += [sizes[places[one], places[two]] >= bound for one, two in pairs_of(table)]
     np.testing.assert_allclose(table.stays, count / 40)
 
 
@@ -276,7 +276,7 @@ def test_fewer_pairs_than_asked_for() -> None:
     assert coupling_intervals(active, control, top=10, n_resamples=20).stays.tolist() == [1, 1, 1]
     active[:, 0, 0] = 0.3
     table = coupling_intervals(active, control, top=10, n_resamples=20)
-    assert table.head_1.tolist() + table.head_2.tolist() == ["0.1", "0.2"]
+    assert pairs_of(table) == [((0, 1), (0, 2))]
     assert table.stays.tolist() == [1]
 
 
@@ -286,9 +286,9 @@ def test_names_of_heads_above_nine() -> None:
     noise = np.random.default_rng(0).normal(size=40)
     active[:, 1, 11] = active[:, 0, 10] + 0.1 * noise
     control[:, 1, 11] = -control[:, 0, 10] + 0.1 * noise
-    (pair,) = coupling_intervals(active, control, top=1, n_resamples=50).itertuples()
-    assert (pair.head_1, pair.head_2) == ("0.10", "1.11")
-    assert pair.low > 1.7
+    table = coupling_intervals(active, control, top=1, n_resamples=50)
+    assert pairs_of(table) == [((0, 10), (1, 11))]
+    assert table.low[0] > 1.7
 
 
 def test_intervals_are_reproducible() -> None:

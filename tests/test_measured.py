@@ -16,12 +16,12 @@ from models import CIRCUIT, HEADS, LAYERS, toy_record, toy_side
 from helpers import analyse, circuit_of
 from helpers.circuit_wording import circuit_report
 from helpers.experiment import asks_ioi
+from helpers.heads import head_index
 from helpers.measured.shipped import measured_tasks
 from helpers.prompts.ioi import abc_prompts, ioi_prompts
 from helpers.prompts.tokens import tokenize
 from helpers.reference.measured import ABOUT, FORMAT, TABLE, MeasuredCircuit, measured_circuit, missed
 from helpers.statistics.effects import DIRECTIONS, OTHER_THRESHOLDS, THRESHOLD, is_causal
-from helpers.statistics.shifts import head_index
 from helpers.wording import report, thresholds_table
 
 SHIPPED = measured_tasks()

@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from models import CIRCUIT, HEADS, KEYS, LAYERS, random_rows, toy_record, toy_side
 
 from helpers import analyse, kl_selectivity, susceptibility
+from helpers.heads import pairs_of
 from helpers.plots.coupling import plot_correlation_matrix, plot_coupling_scatter
 from helpers.plots.figures import FIGURES, draw_all, most_shifted
 from helpers.plots.plane import common_n, plot_attainable, plot_head, plot_head_grid, plot_shift_arrows
@@ -261,7 +262,7 @@ def test_coupling_scatter(planted: Any, ax: Axes) -> None:
     np.testing.assert_allclose(dots, np.stack([planted.coupling.control[i, j], planted.coupling.active[i, j]], axis=1))
     pairs = strongest_pairs(planted.coupling, HEADS, top=6)
     np.testing.assert_allclose(marked, pairs[["c_control", "c_active"]])
-    assert sorted(" ".join(labels(ax)).split()) == sorted(f"{p.head_1}–{p.head_2}" for p in pairs.itertuples())
+    assert sorted(" ".join(labels(ax)).split()) == sorted(f"{one}–{two}" for one, two in pairs_of(pairs))
 
 
 # Whole figures

@@ -18,11 +18,11 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 
+from helpers.heads import head_index
 from helpers.plots.roles import GAP, head_places, plot_roles, roles_figure
 from helpers.plots.style import GREY, role_colour
 from helpers.reference import published
 from helpers.reference.circuits import IOI_POST, Circuit
-from helpers.statistics.shifts import head_index
 
 ROLES = {
     "Name Mover": ((9, 6), (29, 8)),

@@ -25,6 +25,7 @@ from test_load import COUNTED
 import helpers.__main__ as command
 from helpers.__main__ import main
 from helpers.attention.record import AttentionRecord
+from helpers.heads import pairs_of
 from helpers.models import load
 from helpers.prompts.ioi import abc_prompts, ioi_prompts
 from helpers.reference import published
@@ -204,14 +205,14 @@ def publish(patch: pytest.MonkeyPatch, card: pd.DataFrame) -> None:
     patch.setattr(published, "COUPLING", ranges)
     patch.setattr(published, "COUPLING_SD", round(value["c_diff sd"], 3))
     pairs = published.strongest_pairs()
-    names = [f"{r.layer_i}.{r.head_i} {r.layer_j}.{r.head_j} c_diff" for r in pairs.itertuples()]
+    names = [f"{one} {two} c_diff" for one, two in pairs_of(pairs)]
     pairs = pairs.assign(c_diff=[round(value[name], 3) for name in names])
     patch.setattr(published, "strongest_pairs", lambda: pairs)
     idle = published.IDLE_HEADS.copy()
     for i, row in idle.iterrows():
         if not np.isnan(row.share):
-            idle.loc[i, "share"] = round(value[f"{row['head']} looks at {row.target}: share of prompts"], 2)
-        idle.loc[i, "weight"] = round(value[f"{row['head']} mean largest weight"], 3)
+            idle.loc[i, "share"] = round(value[f"{row.layer}.{row['head']} looks at {row.target}: share of prompts"], 2)
+        idle.loc[i, "weight"] = round(value[f"{row.layer}.{row['head']} mean largest weight"], 3)
     patch.setattr(published, "IDLE_HEADS", idle)
 
 

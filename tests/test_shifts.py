@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from helpers.diagnostics.resolution import RESOLUTION
-from helpers.statistics.shifts import head_index, head_shifts, head_tests, smallest_p
+from helpers.heads import head_index
+from helpers.statistics.shifts import head_shifts, head_tests, smallest_p
 
 
 def sides(n: tuple[int, int] = (20, 30), heads: tuple[int, int] = (2, 3), seed: int = 0) -> tuple[Any, Any]:

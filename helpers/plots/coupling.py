@@ -10,6 +10,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.image import AxesImage
 
+from helpers.heads import pairs_of
 from helpers.plots.style import BLACK, BLUE, GREEN, GREY, ORANGE, SKY, VERMILION, name_points
 from helpers.statistics.coupling import Coupling, strongest_pairs
 from helpers.statistics.coupling_null import CouplingNull
@@ -57,7 +58,7 @@ def plot_coupling_scatter(ax: Axes, coupling: Coupling, n_heads: int, *, top: in
         xlim=(-1.05, 1.05), ylim=(-1.05, 1.05), aspect="equal",
     )  # fmt: skip
     points = list(zip(pairs.c_control, pairs.c_active, strict=True))
-    names = [f"{one}–{two}" for one, two in zip(pairs.head_1, pairs.head_2, strict=True)]
+    names = [f"{one}–{two}" for one, two in pairs_of(pairs)]
     name_points(ax, points, names, [BLACK] * len(names), near=(0.04, 0.03))
     return ax
 

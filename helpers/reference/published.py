@@ -8,6 +8,7 @@ from importlib import resources
 import numpy as np
 import pandas as pd
 
+from helpers.heads import PAIR, head_index
 from helpers.reference.circuits import IOI_POST
 from helpers.statistics.ranking import auroc, rank_heads
 
@@ -68,7 +69,8 @@ OTHER_HEADS = pd.DataFrame(
 #: the mean of that weight. The post gives one figure for 9.9 and 9.6 together; it is read here as holding for each.
 IDLE_HEADS = pd.DataFrame(
     {
-        "head": ["9.9", "9.6", "5.5", "3.0", "4.11", "7.3"],
+        "layer": [9, 9, 5, 3, 4, 7],
+        "head": [9, 6, 5, 0, 11, 3],
         "target": ["BOS", "BOS", "BOS", "BOS", "the previous token", "the verb"],
         "share": [0.80, 0.80, 1.0, 1.0, 1.0, np.nan],
         "share_precision": [0.005] * 6,
@@ -106,14 +108,15 @@ def circuit_heads() -> pd.DataFrame:
 
 @cache
 def strongest_pairs() -> pd.DataFrame:
-    """The post's fifty largest |C_diff| among pairs of heads."""
-    return _read("published_top50_cdiff_pairs.csv")
+    """The post's fifty largest |C_diff| among pairs of heads: rank, a pair's columns (`pair_index`), c_diff, pair_type."""
+    return _read_pairs("published_top50_cdiff_pairs.csv", ["layer_i", "head_i", "layer_j", "head_j"])
 
 
 @cache
 def outlier_pairs() -> pd.DataFrame:
-    """The post's ten largest |C_diff| between a circuit head and one outside."""
-    return _read("published_noncircuit_circuit_outliers.csv")
+    """The post's ten largest |C_diff| between a head outside the circuit (first) and one inside, columns as `pair_index`."""
+    names = ["nc_layer", "nc_head", "circuit_layer", "circuit_head"]
+    return _read_pairs("published_noncircuit_circuit_outliers.csv", names)
 
 
 @cache
@@ -130,8 +133,7 @@ def rankings() -> pd.DataFrame:
 
     Quoted where the data of all heads were not published; computed by `rank_heads` from the patching table.
     """
-    layer = np.repeat(np.arange(12), 12)
-    inside = np.array([(i // 12, i % 12) in IOI_POST.heads for i in range(144)])
+    layer, inside = head_index(12, 12).layer, IOI_POST.mask(12, 12).ravel()
     rows: list[tuple[str, float, float, str]] = [("layer index", layer_auroc(), 0.5, "no model")]
     rows += [(f"{t.statistic} at END", t.auroc, np.nan, "Fields 2026, post 2") for t in TESTS.itertuples()]
     rows += [("|d output magnitude| at END", OUT_MAGNITUDE.auroc, OUT_MAGNITUDE.within, "Fields 2026, working data")]
@@ -143,7 +145,11 @@ def rankings() -> pd.DataFrame:
 
 def layer_auroc() -> float:
     """AUROC of the layer index alone for the post's 23 heads of 144: a baseline that needs no model."""
-    return auroc(np.repeat(np.arange(12), 12), [(i // 12, i % 12) in IOI_POST.heads for i in range(144)])
+    return auroc(head_index(12, 12).layer, IOI_POST.mask(12, 12).ravel())
+
+
+def _read_pairs(name: str, columns: list[str]) -> pd.DataFrame:
+    return _read(name).rename(columns=dict(zip(columns, PAIR, strict=True)))
 
 
 def _read(name: str) -> pd.DataFrame:

@@ -15,6 +15,7 @@ from helpers.attention.capture import record_attention
 from helpers.attention.record import AttentionRecord
 from helpers.contents.changes import HeadChanges, record_changes
 from helpers.contents.outputs import HeadOutputs, record_outputs
+from helpers.heads import heads_of
 from helpers.models.model import LanguageModel
 from helpers.patching.attribution import attribute_heads
 from helpers.patching.heads import head_effects, patch_heads
@@ -170,7 +171,7 @@ def _largest(effects: pd.DataFrame, shape: tuple[int, int]) -> HeadScore:
     if not isinstance(effects, pd.DataFrame) or not set(columns) <= set(effects.columns):
         raise ValueError(f"patching: expected a table with columns {', '.join(columns)}, got {_columns(effects)}")
     table = effects.sort_values(["layer", "head"])
-    if list(zip(table.layer, table["head"], strict=True)) != list(np.ndindex(shape)):
+    if heads_of(table) != list(np.ndindex(shape)):
         raise ValueError(
             f"patching: expected one row for each head of {shape[0]} layers x {shape[1]}, got {len(table)} rows"
         )

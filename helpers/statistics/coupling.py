@@ -9,7 +9,8 @@ import pandas as pd
 from jaxtyping import Float
 
 from helpers.diagnostics.resolution import RESOLUTION
-from helpers.statistics.shifts import PerPrompt, Resolution, check_sides, head_index, per_head
+from helpers.heads import head_index, pair_index
+from helpers.statistics.shifts import PerPrompt, Resolution, check_sides, per_head
 
 
 @dataclass(frozen=True)
@@ -90,20 +91,17 @@ def upper_triangle(matrix: Float[np.ndarray, "head head"]) -> Float[np.ndarray, 
 
 
 def strongest_pairs(coupling: Coupling, n_heads: int, *, top: int = 10) -> pd.DataFrame:
-    """The pairs of heads whose correlation changes most, by |C_diff|, with its size in sds of all off-diagonal C_diff."""
+    """The pairs of heads whose correlation changes most, by |C_diff|, with its size in sds of all off-diagonal C_diff.
+
+    Returns:
+        One row a pair: the columns of `pair_index`, c_active, c_control, c_diff, sds.
+    """
     i, j = np.triu_indices_from(coupling.difference, k=1)
-    names = head_index(len(coupling.active) // n_heads, n_heads)
-    names = names.layer.astype(str) + "." + names["head"].astype(str)
-    pairs = pd.DataFrame(
-        {
-            "head_1": names.to_numpy()[i],
-            "head_2": names.to_numpy()[j],
-            "c_active": coupling.active[i, j],
-            "c_control": coupling.control[i, j],
-            "c_diff": coupling.difference[i, j],
-        }
-    ).dropna()
-    pairs["sds"] = pairs.c_diff / pairs.c_diff.std()
+    heads = head_index(len(coupling.active) // n_heads, n_heads).to_numpy()
+    pairs = pair_index(heads[i], heads[j]).assign(
+        c_active=coupling.active[i, j], c_control=coupling.control[i, j], c_diff=coupling.difference[i, j]
+    )
+    pairs = pairs.dropna().assign(sds=lambda varying: varying.c_diff / varying.c_diff.std())
     return pairs.sort_values("c_diff", key=np.abs, ascending=False, kind="stable").head(top).reset_index(drop=True)
 
 

@@ -120,7 +120,7 @@ def coupling_intervals(
     _standardised(active, control, resolution)
     n_heads, rng = active.shape[-1], np.random.default_rng(seed)
     pairs = strongest_pairs(couple_heads(active, control, resolution=resolution), n_heads, top=top)
-    i, j = (_flat_index(pairs[name], n_heads) for name in ("head_1", "head_2"))
+    i, j = (pairs[f"layer_{end}"].to_numpy() * n_heads + pairs[f"head_{end}"].to_numpy() for end in (1, 2))
     values, stays = np.zeros((n_resamples, len(pairs))), np.zeros(len(pairs))
     for resample in range(n_resamples):
         sample = (side[rng.integers(0, len(side), len(side))] for side in (active, control))
@@ -174,9 +174,3 @@ def _orders(strata: list[np.ndarray], count: int, rng: np.random.Generator) -> n
     for stratum in strata:
         orders[:, stratum] = rng.permuted(np.tile(stratum, (count, 1)), axis=1)
     return orders
-
-
-def _flat_index(names: pd.Series, n_heads: int) -> np.ndarray:
-    """Index in reading order of heads written as ``"9.6"``."""
-    layer_and_head = names.str.split(".", expand=True).astype(int)
-    return np.asarray((layer_and_head[0] * n_heads + layer_and_head[1]).to_numpy())

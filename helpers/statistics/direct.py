@@ -16,8 +16,9 @@ from sklearn.model_selection import KFold
 from sklearn.preprocessing import StandardScaler
 
 from helpers.diagnostics.resolution import RESOLUTION, flatten
+from helpers.heads import head_index, pair_index
 from helpers.statistics.ranking import auroc, within_layer_auroc
-from helpers.statistics.shifts import Resolution, head_index, per_head
+from helpers.statistics.shifts import Resolution, per_head
 
 Method = Literal["graphical lasso", "ledoit-wolf"]
 
@@ -112,14 +113,15 @@ def edge_table(matrices: dict[str, Float[np.ndarray, "head head"]], n_layers: in
     """Every pair of heads of different layers, the earlier first, with |entry| of each matrix (0 where it is NaN).
 
     Returns:
-        Columns layer_1, head_1, layer_2, head_2, then one a matrix.
+        The columns of `pair_index`, then one a matrix.
     """
     heads = head_index(n_layers, n_heads).to_numpy()
     i, j = np.triu_indices(len(heads), k=1)
     apart = heads[i, 0] < heads[j, 0]
     i, j = i[apart], j[apart]
-    table = pd.DataFrame(np.hstack([heads[i], heads[j]]), columns=["layer_1", "head_1", "layer_2", "head_2"])
-    return table.assign(**{name: np.abs(np.nan_to_num(matrix[i, j])) for name, matrix in matrices.items()})
+    return pair_index(heads[i], heads[j]).assign(
+        **{name: np.abs(np.nan_to_num(matrix[i, j])) for name, matrix in matrices.items()}
+    )
 
 
 def rank_edges(table: pd.DataFrame, methods: Sequence[str], *, n_resamples: int = 400) -> pd.DataFrame:

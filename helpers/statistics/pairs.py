@@ -12,7 +12,8 @@ from jaxtyping import Float
 from scipy import stats
 
 from helpers.diagnostics.resolution import RESOLUTION, settle, widen
-from helpers.statistics.shifts import Resolution, check_sides, head_index, per_head
+from helpers.heads import head_index
+from helpers.statistics.shifts import Resolution, check_sides, per_head
 
 
 def paired_tests(

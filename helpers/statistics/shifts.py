@@ -9,18 +9,13 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from helpers.diagnostics.resolution import RESOLUTION, settle, tie, widen
+from helpers.heads import head_index
 
 #: One diagnostic of one side, shape (prompt, layer, head). Both sides have the same heads, each its own number of
 #: prompts (jaxtyping does not compare a size whose name begins with an underscore).
 PerPrompt = Float[np.ndarray, "_prompt layer head"]
 #: What rounding can do to a diagnostic: one number, or one a head.
 Resolution = float | Float[np.ndarray, "layer head"]
-
-
-def head_index(n_layers: int, n_heads: int) -> pd.DataFrame:
-    """One row a head: columns ``layer`` and ``head``, in reading order."""
-    layer, head = np.divmod(np.arange(n_layers * n_heads), n_heads)
-    return pd.DataFrame({"layer": layer, "head": head})
 
 
 def head_shifts(
