@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 
 from helpers.models import gguf
 from helpers.models.canary import compare_rows
 from helpers.models.fused import supports_fused
 from helpers.models.model import LanguageModel, ModelUnavailable, first_sentence
-from helpers.models.tokenizer import load_tokenizer
+from helpers.models.tokenizer import UnusableTokenizer, load_tokenizer
 
 DEMO_FOLDER = Path(__file__).parent.parent / "demo" / "weights"
 
@@ -112,19 +111,13 @@ def _from_pretrained(name: str, source: str, dtype: torch.dtype, placement: str 
         model, report = AutoModelForCausalLM.from_pretrained(
             source, config=config, dtype=dtype, device_map=placement, use_safetensors=True, trust_remote_code=False,
             local_files_only=local, attn_implementation="eager", output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are in the report, which is read
         )  # fmt: skip
     except ModelUnavailable:
         raise
-    except (
-        OSError,
-        ValueError,
-        RuntimeError,
-        ImportError,
-        KeyError,
-        AttributeError,
-        TypeError,
-        SafetensorError,
-    ) as error:
+    except UnusableTokenizer as error:
+        raise ModelUnavailable(f"model {name!r}: {error}") from error
+    except Exception as error:  # files that are broken or of another release break in every way
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelUnavailable(f"model {name!r}: cannot be loaded from {source!r}: {reason}") from error
     _check_report(name, source, report)
@@ -135,9 +128,9 @@ def _check_report(name: str, source: str, report: dict[str, Any]) -> None:
     """Refuse a model that transformers filled up with random numbers where the files have no weights for it."""
     missing = sorted(report["missing_keys"])
     wrong = sorted(str(key[0] if isinstance(key, tuple) else key) for key in report["mismatched_keys"])
-    for keys, what in ((missing, "are missing"), (wrong, "have another shape")):
+    for keys, one, many in ((missing, "is missing", "are missing"), (wrong, "has another shape", "have other shapes")):
         if keys:
-            several = "" if len(keys) == 1 else f" and {len(keys) - 1} more"
+            several, what = ("", one) if len(keys) == 1 else (f" and {len(keys) - 1} more", many)
             spare = sorted(report["unexpected_keys"])
             hint = f" (there is {spare[0]!r}, which the model does not have)" if spare else ""
             raise ModelUnavailable(
