@@ -1,15 +1,24 @@
 """The public names, in the one list of them: `helpers/__init__.py` reads it, and so do editors and type checkers."""
 
+from . import contents as contents
+from . import diagnostics as diagnostics
+from . import measured as measured
+from . import patching as patching
+from . import plots as plots
+from . import prompts as prompts
+from . import reference as reference
+from . import scores as scores
+from . import statistics as statistics
+from . import widgets as widgets
 from .attention.capture import record_attention as record_attention
 from .attention.record import AttentionRecord as AttentionRecord
+from .attention.stream import load_folder as load_folder
+from .attention.stream import record_to_folder as record_to_folder
 from .contents.changes import HeadChanges as HeadChanges
 from .contents.changes import record_changes as record_changes
 from .contents.outputs import HeadOutputs as HeadOutputs
 from .contents.outputs import output_change as output_change
 from .contents.outputs import record_outputs as record_outputs
-from .diagnostics.budget import beta_for_budget as beta_for_budget
-from .diagnostics.budget import budget as budget
-from .diagnostics.budget import tempered as tempered
 from .diagnostics.heads import HeadDiagnostics as HeadDiagnostics
 from .diagnostics.heads import diagnose as diagnose
 from .diagnostics.plane import largest_chi as largest_chi
@@ -18,8 +27,13 @@ from .diagnostics.plane import upper_curve as upper_curve
 from .diagnostics.rows import entropy as entropy
 from .diagnostics.rows import kl_selectivity as kl_selectivity
 from .diagnostics.rows import susceptibility as susceptibility
+from .diagnostics.tempering import beta_for_budget as beta_for_budget
+from .diagnostics.tempering import budget as budget
+from .diagnostics.tempering import tempered as tempered
 from .experiment import Experiment as Experiment
 from .experiment import analyse as analyse
+from .heads import Head as Head
+from .heads import head_names as head_names
 from .models.load import ModelUnavailable as ModelUnavailable
 from .models.load import load_model as load_model
 from .patching.attribution import attribute_heads as attribute_heads
@@ -30,13 +44,13 @@ from .patching.paths import edge_effects as edge_effects
 from .patching.paths import patch_paths as patch_paths
 from .prompts.fit import FittedTask as FittedTask
 from .prompts.fit import fit_task as fit_task
+from .prompts.initials import acronyms as acronyms
 from .prompts.ioi import abc_prompt as abc_prompt
 from .prompts.ioi import abc_prompts as abc_prompts
 from .prompts.ioi import ioi_prompt as ioi_prompt
 from .prompts.ioi import ioi_prompts as ioi_prompts
 from .prompts.ioi import minimal_pairs as minimal_pairs
 from .prompts.prompt import Prompt as Prompt
-from .prompts.tasks import acronyms as acronyms
 from .prompts.tasks import agreement as agreement
 from .prompts.tasks import greater_than as greater_than
 from .prompts.tasks import ownership as ownership

@@ -23,7 +23,7 @@ from helpers.statistics.ranking import Ranking, rank_heads
 from helpers.statistics.shifts import check_sides, head_shifts, head_tests, smallest_p
 
 #: The two scores whose ranking of heads is the question.
-SCORES = {"|dKL|": "d_kl", "|dchi|": "d_chi"}
+RANKED_SHIFTS = {"|dKL|": "d_kl", "|dchi|": "d_chi"}
 #: A head shifts if its false-discovery rate is below this.
 Q = 0.05
 
@@ -40,7 +40,7 @@ class Experiment:
             over prompts (``_p``, ``_q``); then the mean shift of every other number in `SHAPES` (``d_max_weight``, …)
             and, where the two sets are matched prompt by prompt, mean distances of rows (`DISTANCES`; else NaN).
         circuit: the heads that are known to matter, or None.
-        rankings: for each of `SCORES`, how it ranks circuit heads; empty without a circuit, or with fewer than two heads on
+        rankings: for each of `RANKED_SHIFTS`, how it ranks circuit heads; empty without a circuit, or with fewer than two heads on
             either side.
         other_rankings: of a measured circuit, the same by other thresholds of the causal rule (`OTHER_THRESHOLDS`).
         correlations: over heads, as post 2 lists them.
@@ -101,15 +101,17 @@ def asks_ioi(active: AttentionRecord, control: AttentionRecord) -> bool:
     return sides[0] <= {"ABBA", "BABA"} and sides[1] == {"ABC"}
 
 
-def rank_scores(table: pd.DataFrame) -> dict[str, Ranking]:
-    """How each of `SCORES` ranks the heads that the table marks as in the circuit."""
-    return {name: rank_heads(table[column].abs(), table.in_circuit, table.layer) for name, column in SCORES.items()}
+def rank_shifts(table: pd.DataFrame) -> dict[str, Ranking]:
+    """How each of `RANKED_SHIFTS` ranks the heads that the table marks as in the circuit."""
+    return {
+        name: rank_heads(table[column].abs(), table.in_circuit, table.layer) for name, column in RANKED_SHIFTS.items()
+    }
 
 
 def _rank_if_possible(table: pd.DataFrame, in_circuit: ArrayLike) -> dict[str, Ranking]:
-    """`rank_scores`, or nothing where a side has fewer than two heads."""
+    """`rank_shifts`, or nothing where a side has fewer than two heads."""
     inside = np.count_nonzero(in_circuit)
-    return rank_scores(table.assign(in_circuit=in_circuit)) if 2 <= inside <= len(table) - 2 else {}
+    return rank_shifts(table.assign(in_circuit=in_circuit)) if 2 <= inside <= len(table) - 2 else {}
 
 
 def _rank_by_other_rules(table: pd.DataFrame, measured: MeasuredCircuit) -> dict[float, dict[str, Ranking]]:

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from helpers.attention.record import AttentionRecord
 from helpers.experiment import Experiment
 from helpers.folders import check_folder, whole_folder
-from helpers.plots.figures import draw_all
+from helpers.plots.figures import all_figures
 from helpers.plots.style import RC
 from helpers.statistics.ranking import Ranking
 from helpers.wording import report
@@ -78,7 +78,7 @@ def _write(experiment: Experiment, folder: Path, records: tuple[AttentionRecord,
     for name, record in zip(SIDES, records, strict=True):
         record.save(folder / "records" / f"{name}.safetensors", compact=True)
     with rc_context(RC):  # type: ignore[arg-type]
-        for name, figure in draw_all(experiment).items():
+        for name, figure in all_figures(experiment).items():
             _save_figure(figure, folder / "figures" / name)
 
 

@@ -18,6 +18,13 @@ from helpers.heads import Head, heads_of, pairs_of
 from helpers.reference import published
 from helpers.statistics.coupling import upper_triangle
 
+__all__ = [
+    "Line",
+    "as_text",
+    "scorecard",
+    "summary",
+]
+
 FOUR_DECIMALS, THREE_DECIMALS = 0.0005, 0.001
 
 
@@ -96,7 +103,7 @@ def _coupling(experiment: Experiment) -> Iterator[Line]:
             yield Line("coupling", f"{name} {end}", value, ours, THREE_DECIMALS)
     sd = upper_triangle(coupling.difference).std()
     yield Line("coupling", "c_diff sd", published.COUPLING_SD, sd, THREE_DECIMALS)
-    pairs = published.strongest_pairs()
+    pairs = published.top_pairs()
     by_head = coupling.difference.reshape((12,) * 4)
     for (one, two), value in zip(pairs_of(pairs), pairs.c_diff, strict=True):
         yield Line("coupling", f"{one} {two} c_diff", value, by_head[(*one, *two)], THREE_DECIMALS)

@@ -6,12 +6,24 @@ import numpy as np
 import pandas as pd
 
 from helpers.attention.record import AttentionRecord
-from helpers.experiment import SCORES, Experiment, Q, asks_ioi
+from helpers.experiment import RANKED_SHIFTS, Experiment, Q, asks_ioi
 from helpers.heads import head_names
 from helpers.reference import published
 from helpers.reference.demo import circuit_of
 from helpers.statistics.effects import THRESHOLD
 from helpers.statistics.ranking import Ranking
+
+__all__ = [
+    "answer",
+    "correlation_table",
+    "describe",
+    "performance",
+    "published_tests",
+    "ranking_table",
+    "report",
+    "shift_table",
+    "thresholds_table",
+]
 
 
 def report(experiment: Experiment) -> str:
@@ -163,7 +175,7 @@ def thresholds_table(experiment: Experiment) -> pd.DataFrame:
             "heads": str(first.n_circuit) if first else "too few",
             "layer alone": f"{first.layer_auroc:.2f}" if first else "-",
         }
-        for score in SCORES:
+        for score in RANKED_SHIFTS:
             r = rankings.get(score)
             row[f"{score} AUROC"] = f"{r.auroc:.2f} ({r.low:.2f} to {r.high:.2f})" if r else "-"
             row[f"{score} within layers"] = f"{r.within_auroc:.2f} (p {r.within_p:.2g})" if r else "-"

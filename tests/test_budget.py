@@ -15,7 +15,7 @@ from scipy.optimize import minimize
 from scipy.special import rel_entr, softmax
 from strategies import SEEDS
 
-from helpers.diagnostics.budget import beta_for_budget, budget, budget_ceiling, tempered
+from helpers.diagnostics.tempering import beta_for_budget, budget, budget_ceiling, tempered
 
 Vector = NDArray[np.float64]
 

@@ -33,7 +33,7 @@ def _quickly(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Work in an empty folder, draw one empty figure, and show no progress bars' leftovers."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(
-        importlib.import_module("helpers.results"), "draw_all", lambda experiment: {"empty": Figure(figsize=(1, 1))}
+        importlib.import_module("helpers.results"), "all_figures", lambda experiment: {"empty": Figure(figsize=(1, 1))}
     )
 
 

@@ -15,12 +15,12 @@ from models import CIRCUIT, HEADS, LAYERS, causal_rows, toy_prompt, toy_record
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from helpers import Prompt, abc_prompts, diagnose, head_effects, load_model, minimal_pairs, patch_heads
-from helpers.comparison import SCORES, Evidence, Score, compare, gather, scan_positions
 from helpers.contents.changes import HeadChanges
 from helpers.contents.outputs import HeadOutputs
 from helpers.prompts.tasks import TASKS
 from helpers.reference.circuits import ACRONYMS, GREATER_THAN, Circuit
 from helpers.reference.demo import circuit_of
+from helpers.scores.comparison import SCORES, Evidence, Score, compare, gather, scan_positions
 
 pytestmark = pytest.mark.slow
 

@@ -14,7 +14,6 @@ from helpers.diagnostics.discrimination import draws_needed, expected_draws, fal
 from helpers.diagnostics.resolution import RESOLUTION, ROUNDING
 from helpers.patching.heads import PatchingRun, head_effects
 from helpers.statistics.coupling import couple_heads, strongest_pairs
-from helpers.statistics.coupling_null import coupling_intervals, coupling_null
 from helpers.statistics.direct import (
     PENALTIES,
     average_precision_interval,
@@ -27,6 +26,7 @@ from helpers.statistics.pairs import paired_tests, position_scan, power_curve, r
 from helpers.statistics.ranking import auroc_gain, rank_heads, within_layer_auroc
 from helpers.statistics.screening import screen
 from helpers.statistics.shifts import head_shifts
+from helpers.statistics.shuffles import coupling_intervals, coupling_null
 
 ROW = np.array([0.6, 0.3, 0.1])
 RNG = np.random.default_rng(0)

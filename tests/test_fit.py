@@ -17,7 +17,7 @@ from helpers.prompts.ioi import FRAMES, NAMES, ioi_prompt, minimal_pairs
 from helpers.prompts.prompt import Prompt
 from helpers.prompts.sifting import Sieve, listed, most_frequent
 from helpers.prompts.tasks import TASKS
-from helpers.prompts.tokens import next_token, readout_ids, tokenize
+from helpers.prompts.tokens import readout_ids, tokenize
 from helpers.prompts.words import COUNTABLE, NOUNS, OTHERWISE_SPLIT, SCENES, THINGS, WORDS
 
 pytestmark = pytest.mark.slow
@@ -334,7 +334,6 @@ def test_readout_of_one_answer(gpt2_tokenizer: Any, words: Any) -> None:
     assert readout_ids(words, prompt) == tuple((vocabulary().index(w),) for w in ("Mary", "John"))
     split = Prompt("I met", answer="Siobhan", foil="Zebulon")
     assert [decoded(gpt2_tokenizer, ids) for ids in readout_ids(gpt2_tokenizer, split)] == [["ĠSi"], ["ĠZ"]]
-    assert next_token(gpt2_tokenizer, split, "Mary") == gpt2_tokenizer.convert_tokens_to_ids("ĠMary")
 
 
 def test_readout_of_years(gpt2_tokenizer: Any) -> None:

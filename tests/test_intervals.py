@@ -19,12 +19,12 @@ from scipy import stats
 from sklearn.metrics import average_precision_score
 
 from helpers.patching.heads import PatchingRun, head_effects
-from helpers.statistics.coupling_null import coupling_intervals
 from helpers.statistics.direct import average_precision_interval, edge_table, rank_edges
 from helpers.statistics.effects import shares_of_gap
 from helpers.statistics.pairs import paired_tests
 from helpers.statistics.ranking import auroc_gain, rank_heads
 from helpers.statistics.shifts import head_shifts
+from helpers.statistics.shuffles import coupling_intervals
 
 Interval = Callable[..., Any]
 

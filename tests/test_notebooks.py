@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +64,19 @@ def test_figures_have_alternative_text(path: Path) -> None:
         for output in cell.outputs:
             if "image/png" in output.get("data", {}):
                 assert len(output.metadata.get("image/png", {}).get("alt", "")) > 20, f"cell {cell.execution_count}"
+
+
+IMPORT = re.compile(r"^\s*from (helpers[\w.]*) import (\([^)]*\)|[^\n#]*)|^\s*import (helpers\S*)", re.MULTILINE)
+
+
+def test_imports_are_of_public_names(path: Path) -> None:
+    """Cells, and code in the text, import from ``helpers`` or from a group of it what that lists, nothing deeper."""
+    found = [match for cell in nbformat.read(path, as_version=4).cells for match in IMPORT.finditer(cell.source)]
+    assert found
+    for module, names, whole in (match.groups() for match in found):
+        assert (module or whole).count(".") <= 1
+        listed = importlib.import_module(module or whole).__all__
+        assert set(re.findall(r"\w+", names or "")) <= set(listed), module
 
 
 def test_cells_are_short(path: Path) -> None:

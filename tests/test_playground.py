@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from helpers import Prompt, analyse, load_model, record_attention
-from helpers.plots.figures import one_head
+from helpers.plots.figures import head_figure
 from helpers.results import load_records
 from helpers.widgets import checker, export, playground
 from helpers.widgets.checker import Inputs, check, parse
@@ -240,7 +240,7 @@ def test_pictures(measured: Any) -> None:
     for draw, args, says in (
         (playground.grid_figure, ("shift of KL",), "shift of KL, strongest in"),
         (playground.legend_figure, ("shift of KL",), "colours of the grid: shift of KL"),
-        (one_head, ((2, 0),), "Head 2.0 of "),
+        (head_figure, ((2, 0),), "Head 2.0 of "),
         (playground.rows_figure, ((2, 0),), "attention of END in active prompt 1"),
     ):
         assert says in described_png(playground.picture("x", draw, measured, *args))

@@ -22,10 +22,10 @@ from models import CIRCUIT, HEADS, KEYS, LAYERS, random_rows, toy_record, toy_si
 from helpers import analyse, kl_selectivity, susceptibility
 from helpers.heads import pairs_of
 from helpers.plots.coupling import plot_correlation_matrix, plot_coupling_scatter
-from helpers.plots.figures import FIGURES, draw_all, most_shifted
-from helpers.plots.plane import common_n, plot_attainable, plot_head, plot_head_grid, plot_shift_arrows
+from helpers.plots.figures import FIGURES, all_figures, heads_figure, most_shifted
+from helpers.plots.plane import common_n, plot_attainable, plot_head, plot_shift_arrows
 from helpers.plots.shifts import plot_shift_by_layer, plot_shift_distribution
-from helpers.plots.style import ACTIVE, CONTROL, GREY, NO_ROLES, RC, ROLE_COLOURS, name_points, role_colour, use_style
+from helpers.plots.style import ACTIVE, CONTROL, GREY, NO_ROLES, RC, ROLE_COLOURS, label_points, role_colour, use_style
 from helpers.reference import published
 from helpers.reference.circuits import IOI_POST, Circuit
 from helpers.statistics.coupling import strongest_pairs, upper_triangle
@@ -73,7 +73,7 @@ def test_neighbours_share_one_name(ax: Axes) -> None:
     """Two points closer than ``near`` get one text in black (their colours differ), a far one its own in its colour."""
     ax.set(xlim=(0, 1), ylim=(0, 1))
     points = [(0.1, 0.1), (0.11, 0.1), (0.5, 0.5)]
-    name_points(ax, points, ["0.1", "0.2", "3.4"], [ACTIVE, CONTROL, GREY], near=(0.05, 0.05))
+    label_points(ax, points, ["0.1", "0.2", "3.4"], [ACTIVE, CONTROL, GREY], near=(0.05, 0.05))
     assert [(text.get_text(), text.get_color()) for text in ax.texts] == [("0.1 0.2", "#000000"), ("3.4", GREY)]
 
 
@@ -93,7 +93,7 @@ def test_names_of_a_crowd_do_not_cover_each_other(ax: Axes) -> None:
     """Six points in a row, two letters apart: as drawn no two names overlap, and all lie in the panel."""
     ax.set(xlim=(0, 1), ylim=(0, 1))
     points = [(0.85 + 0.03 * i, 0.5) for i in range(5)] + [(0.99, 0.99)]
-    name_points(ax, points, [f"1{i}.1" for i in range(6)], [ACTIVE] * 6, near=(0, 0))
+    label_points(ax, points, [f"1{i}.1" for i in range(6)], [ACTIVE] * 6, near=(0, 0))
     drawn = boxes(ax.figure, ax)
     assert not [(a, b) for i, a in enumerate(drawn) for b in drawn[:i] if a.overlaps(b)]
     panel = ax.get_window_extent()
@@ -104,7 +104,7 @@ def test_names_keep_off_what_is_to_be_avoided(ax: Axes) -> None:
     """With something in the usual place, above at the right, the name goes elsewhere; without, it is there."""
     ax.set(xlim=(0, 1), ylim=(0, 1))
     for avoid in ([], [(0.5 + dx, 0.5 + dy) for dx in (0.02, 0.04, 0.06) for dy in (0.02, 0.04)]):
-        name_points(ax, [(0.5, 0.5)], ["3.4"], [ACTIVE], near=(0, 0), avoid=avoid)
+        label_points(ax, [(0.5, 0.5)], ["3.4"], [ACTIVE], near=(0, 0), avoid=avoid)
     usual, other = (text.xyann for text in ax.texts)
     assert usual == (4, 4)
     assert other != (4, 4)
@@ -144,9 +144,8 @@ def test_one_head(planted: Any, ax: Axes) -> None:
 
 def test_grid_of_heads(planted: Any) -> None:
     """A panel a head, in order, titled by head and role in its colour, one range for all; spare panels are off."""
-    fig = Figure()
-    heads = [(0, 3), (1, 2), (1, 3), (2, 0)]
-    axes = plot_head_grid(fig, planted, heads, columns=3)
+    fig = heads_figure(planted, [(0, 3), (1, 2), (1, 3), (2, 0)], columns=3)
+    axes = fig.axes[:4]
     assert [ax.get_title().split() for ax in axes] == [
         ["0.3", "Induction"],
         ["1.2", "Name", "Mover"],
@@ -165,7 +164,7 @@ def test_no_edge_without_a_common_n() -> None:
     """Prompts of 15 and of 13 tokens have no common edge, so none is drawn."""
     mixed = analyse(toy_side(seed=1), toy_record(random_rows(9, LAYERS, HEADS, 13)))
     assert common_n(mixed) is None
-    (ax,) = plot_head_grid(Figure(), mixed, [(0, 0)], columns=1)
+    (ax,) = heads_figure(mixed, [(0, 0)], columns=1).axes
     assert not ax.lines
 
 
@@ -176,7 +175,7 @@ def test_common_n(planted: Any) -> None:
 
 def test_points_lie_inside_the_fixed_ranges(planted: Any) -> None:
     """The grid's fixed ranges hold every point of the experiment: none is silently cut off."""
-    for ax in plot_head_grid(Figure(), planted, CIRCUIT.heads):
+    for ax in heads_figure(planted, CIRCUIT.heads).axes[: len(CIRCUIT.heads)]:
         for points in ax.collections[1:]:  # after the shading
             x, y = np.asarray(points.get_offsets()).T
             assert ax.get_xlim()[0] <= x.min() <= x.max() <= ax.get_xlim()[1]
@@ -245,7 +244,8 @@ def test_shifts_by_layer(planted: Any, ax: Axes) -> None:
 
 def test_correlation_matrix(planted: Any, ax: Axes) -> None:
     """The image is the matrix on -limit to limit, with a tick in the middle of each layer's block."""
-    image = plot_correlation_matrix(ax, planted.coupling.difference, HEADS, limit=2.0)
+    assert plot_correlation_matrix(ax, planted.coupling.difference, HEADS, limit=2.0) is ax
+    (image,) = ax.images
     np.testing.assert_array_equal(image.get_array(), planted.coupling.difference)
     assert image.get_clim() == (-2, 2)
     assert [t.get_text() for t in ax.get_xticklabels()] == ["0", "1", "2", "3"]
@@ -270,7 +270,7 @@ def test_coupling_scatter(planted: Any, ax: Axes) -> None:
 
 def test_every_figure_with_a_circuit(planted: Any) -> None:
     """All nine are drawn, and every panel with data has axis labels or a shared one."""
-    drawn = draw_all(planted)
+    drawn = all_figures(planted)
     assert set(drawn) == set(FIGURES)
     for fig in drawn.values():
         fig.canvas.draw()
@@ -278,7 +278,7 @@ def test_every_figure_with_a_circuit(planted: Any) -> None:
 
 def test_figures_without_a_circuit(uncharted: Any) -> None:
     """What needs a circuit is left out; the rest is drawn."""
-    drawn = draw_all(uncharted)
+    drawn = all_figures(uncharted)
     assert set(FIGURES) - set(drawn) == {"2_circuit_heads", "5_shift_distributions", "6_shifts_by_layer"}
     for fig in drawn.values():
         fig.canvas.draw()
@@ -288,14 +288,14 @@ def test_figures_without_a_circuit(uncharted: Any) -> None:
 def test_drawing_opens_no_windows_and_changes_no_settings(planted: Any) -> None:
     """Figures are not pyplot's (nothing to close, no leak), and rcParams are as before."""
     before, numbers = dict(matplotlib.rcParams), plt.get_fignums()
-    draw_all(planted)
+    all_figures(planted)
     assert plt.get_fignums() == numbers
     assert dict(matplotlib.rcParams) == before
 
 
 def test_titles_are_computed(planted: Any) -> None:
     """Titles carry this experiment's numbers, and follow when the numbers change."""
-    drawn = draw_all(planted)
+    drawn = all_figures(planted)
     row = planted.table.set_index(["layer", "head"]).loc[most_shifted(planted, 1, inside=True)[0]]
     title = drawn["1_one_head"].axes[0].get_title(loc="left")
     assert f"ΔKL = {row.d_kl:+.3f}" in title
@@ -396,5 +396,5 @@ def test_constant_heads_can_be_drawn() -> None:
     rows = random_rows(10, LAYERS, HEADS, KEYS)
     rows[:, 1, 1] = 1 / KEYS
     record = toy_record(rows)
-    for fig in draw_all(analyse(record, record, CIRCUIT)).values():
+    for fig in all_figures(analyse(record, record, CIRCUIT)).values():
         fig.canvas.draw()

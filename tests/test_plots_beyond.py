@@ -14,8 +14,8 @@ from helpers.plots.coupling import plot_coupling_null, plot_precision_recall
 from helpers.plots.positions import plot_position_map, plot_power, plot_two_parts
 from helpers.plots.scores import NEEDS, plot_scores, plot_screening
 from helpers.plots.style import head_name, role_colour
-from helpers.statistics.coupling_null import CouplingNull
 from helpers.statistics.screening import screen
+from helpers.statistics.shuffles import CouplingNull
 
 RNG = np.random.default_rng(0)
 
@@ -29,14 +29,15 @@ def test_position_map(ax: Axes) -> None:
     """A row a head, a column a position, one symmetric colour range; circuit heads named in their role's colour."""
     shifts = RNG.normal(size=(LAYERS, HEADS, 3))
     shifts[..., 0] = np.nan
-    image = plot_position_map(ax, shifts, ["BOS", "S2", "END"], circuit=CIRCUIT)
+    assert plot_position_map(ax, shifts, ["BOS", "S2", "END"], circuit=CIRCUIT) is ax
+    (image,) = ax.images
     assert image.get_array().shape == (LAYERS * HEADS, 3)
     assert image.get_clim() == (-np.nanmax(np.abs(shifts)), np.nanmax(np.abs(shifts)))
     assert [t.get_text() for t in ax.get_xticklabels()] == ["BOS", "S2", "END"]
     assert {t.get_text(): t.get_color() for t in ax.texts} == {
         head_name(*head): role_colour(CIRCUIT.role(*head)) for head in CIRCUIT.heads
     }
-    assert plot_position_map(Figure().subplots(), shifts, ["a", "b", "c"], limit=2.0).get_clim() == (-2, 2)
+    assert plot_position_map(Figure().subplots(), shifts, ["a", "b", "c"], limit=2.0).images[0].get_clim() == (-2, 2)
 
 
 def test_power(ax: Axes) -> None:

@@ -142,7 +142,7 @@ def test_published_pairs_are_differences() -> None:
     """C_diff = C_IOI - C_nonIOI, to three printed decimals, and the strongest pair is 8.1 with 9.6."""
     outliers = published.outlier_pairs()
     np.testing.assert_allclose(outliers.c_diff, outliers.c_ioi - outliers.c_non_ioi, atol=1.01e-3)
-    pairs = published.strongest_pairs()
+    pairs = published.top_pairs()
     assert len(pairs) == 50
     assert pairs.c_diff.abs().is_monotonic_decreasing
     assert (pairs.c_diff.min(), pairs.c_diff.max()) == published.COUPLING["c_diff"]

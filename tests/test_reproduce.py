@@ -62,7 +62,9 @@ def live(gpt2_like_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> It
     folder, said = tmp_path_factory.mktemp("reproduce") / "live", StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(said), redirect_stderr(StringIO()):
         patch.setattr(
-            importlib.import_module("helpers.results"), "draw_all", lambda experiment: {"empty": Figure(figsize=(1, 1))}
+            importlib.import_module("helpers.results"),
+            "all_figures",
+            lambda experiment: {"empty": Figure(figsize=(1, 1))},
         )
         patch.setitem(load.ALIASES, "gpt2-small", str(gpt2_like_folder))
         patch.setattr(command, "record_attention", spy)
@@ -204,10 +206,10 @@ def publish(patch: pytest.MonkeyPatch, card: pd.DataFrame) -> None:
     ranges = {name: tuple(round(value[f"{name} {end}"], 3) for end in ("min", "max")) for name in published.COUPLING}
     patch.setattr(published, "COUPLING", ranges)
     patch.setattr(published, "COUPLING_SD", round(value["c_diff sd"], 3))
-    pairs = published.strongest_pairs()
+    pairs = published.top_pairs()
     names = [f"{one} {two} c_diff" for one, two in pairs_of(pairs)]
     pairs = pairs.assign(c_diff=[round(value[name], 3) for name in names])
-    patch.setattr(published, "strongest_pairs", lambda: pairs)
+    patch.setattr(published, "top_pairs", lambda: pairs)
     idle = published.IDLE_HEADS.copy()
     for i, row in idle.iterrows():
         if not np.isnan(row.share):

@@ -38,7 +38,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 @pytest.fixture
 def one_figure(monkeypatch: pytest.MonkeyPatch) -> None:
     """Results with one empty figure: drawing all nine has its own tests."""
-    monkeypatch.setattr(RESULTS, "draw_all", lambda experiment: {"empty": Figure(figsize=(1, 1))})
+    monkeypatch.setattr(RESULTS, "all_figures", lambda experiment: {"empty": Figure(figsize=(1, 1))})
 
 
 # Words
@@ -235,7 +235,7 @@ def _in_the_figures(monkeypatch: pytest.MonkeyPatch, out: Path) -> None:
     def fail(experiment: Any) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(RESULTS, "draw_all", fail)
+    monkeypatch.setattr(RESULTS, "all_figures", fail)
 
 
 def _at_ctrl_c(monkeypatch: pytest.MonkeyPatch, out: Path) -> None:

@@ -36,7 +36,7 @@ from helpers.patching.pairs import MinimalPairs
 from helpers.patching.paths import EDGE_THRESHOLD
 from helpers.prompts.ioi import FRAMES
 from helpers.prompts.prompt import Prompt
-from helpers.prompts.tasks import ioi
+from helpers.prompts.tasks import ioi_pairs
 from helpers.reference.circuits import IOI_POST, Circuit, parse_heads
 
 pytestmark = pytest.mark.slow
@@ -54,7 +54,7 @@ MODELS = {name: (kind.config, kind.shape) for name, kind in ARCHITECTURES.items(
 @pytest.fixture(scope="module")
 def pairs() -> Pairs:
     """Sixteen IOI pairs of one frame, so that names stand at 2, 4 and 10, and END at 14."""
-    return ioi(16, frames=FRAMES[:1])
+    return ioi_pairs(16, frames=FRAMES[:1])
 
 
 @pytest.fixture(scope="module")

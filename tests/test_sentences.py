@@ -11,21 +11,21 @@ import pytest
 import torch
 from models import causal_rows, toy_record, toy_side
 
-from helpers.diagnostics.budget import beta_for_budget, tempered
 from helpers.diagnostics.discrimination import draws_needed, false_alarm
 from helpers.diagnostics.distances import total_variation
 from helpers.diagnostics.heads import diagnose_sink
 from helpers.diagnostics.plane import archetypes, largest_chi, one_favourite, split_sink, upper_curve
 from helpers.diagnostics.rows import kl_selectivity, susceptibility
 from helpers.diagnostics.shapes import SHAPES, shape_shift
+from helpers.diagnostics.tempering import beta_for_budget, tempered
 from helpers.statistics.coupling import cross_correlation
-from helpers.statistics.coupling_null import coupling_intervals, coupling_null
 from helpers.statistics.direct import average_precision_interval, partial_correlations
 from helpers.statistics.effects import shares_of_gap
 from helpers.statistics.pairs import differences, paired_tests, position_scan, power_curve, row_scan
 from helpers.statistics.ranking import rank_heads
 from helpers.statistics.screening import passes_to_recall, screen
 from helpers.statistics.shifts import check_sides, head_shifts, head_tests
+from helpers.statistics.shuffles import coupling_intervals, coupling_null
 
 ROW = [0.5, 0.25, 0.25]
 PAIRS = np.random.default_rng(0).normal(size=(12, 2, 3))

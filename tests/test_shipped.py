@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 
 from helpers.attention.capture import record_attention
-from helpers.comparison import SCORES
 from helpers.measured.protocol import NAMED, NAMED_ON, verdicts
 from helpers.measured.shipped import (
     head_scores,
@@ -22,6 +21,7 @@ from helpers.patching.heads import head_effects, patch_heads
 from helpers.prompts.ioi import abc_prompts, ioi_prompts
 from helpers.prompts.prompt import Prompt
 from helpers.reference.measured import MeasuredCircuit, measured_circuit
+from helpers.scores.comparison import SCORES
 from helpers.statistics.effects import is_causal
 
 pytestmark = pytest.mark.slow

@@ -27,7 +27,7 @@ from helpers.prompts.tasks import (
     acronyms,
     agreement,
     greater_than,
-    ioi,
+    ioi_pairs,
     named_like_ioi,
     ownership,
     repeated_lists,
@@ -108,7 +108,7 @@ def test_deterministic_and_distinct(task: str) -> None:
     assert make(60) == (active, control)
     assert len(active) == len(control) == len({p.text for p in active}) == 60
     assert make(60, seed=7)[0] != active
-    if make is not ioi:  # draws its controls after all active prompts
+    if make is not ioi_pairs:  # draws its controls after all active prompts
         assert make(20) == (active[:20], control[:20])
         assert len({p.text for p in active + control}) == 120
 
@@ -127,7 +127,7 @@ def test_standard_library_alone() -> None:
 
 def test_ioi_is_minimal_pairs_with_other_names_of_places() -> None:
     """The same texts, answers and foils; the control's A, B, C stand under IO, S1, S2; options are passed on."""
-    for active, control, *pair in zip(*ioi(20, seed=3), *minimal_pairs(20, seed=3), strict=True):
+    for active, control, *pair in zip(*ioi_pairs(20, seed=3), *minimal_pairs(20, seed=3), strict=True):
         assert (active, control.text) == (pair[0], pair[1].text)
         assert [control.spans[p] for p in ("IO", "S1", "S2")] == [pair[1].spans[p] for p in "ABC"]
         assert active.spans["S2"][0] == control.spans["S2"][0]

@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from helpers.diagnostics.budget import tempered
 from helpers.diagnostics.discrimination import log_likelihood_ratios
 from helpers.diagnostics.plane import fold, largest_chi, one_favourite, share_of_largest_chi, upper_curve
 from helpers.diagnostics.rows import check_rows, kl_selectivity
-from helpers.statistics import coupling_null, direct
-from helpers.statistics.coupling import correlation_matrix
-from helpers.statistics.pairs import RESOLUTION, differences, permutation_p
+from helpers.diagnostics.tempering import tempered
+from helpers.statistics import direct
+from helpers.statistics.coupling import correlation_matrix, couple_heads, cross_correlation
+from helpers.statistics.pairs import differences, permutation_p
 from helpers.statistics.screening import passes_to_recall, screen
+from helpers.statistics.shuffles import coupling_null
 
 
 def accepted(pi: torch.Tensor, n: int) -> bool:
@@ -111,9 +112,8 @@ def test_points_of_the_curve() -> None:
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_movement_starts_above_the_resolution(sign: int) -> None:
-    """|d| = 1e-6 is none, the next number is."""
-    assert RESOLUTION == 1e-6
-    d = sign * np.array([1e-6, np.nextafter(1e-6, 1)])
+    """|d| = 2^-18 (32 eps of float32) is none, the next number is."""
+    d = sign * np.array([2**-18, np.nextafter(2**-18, 1)])
     assert differences(d, np.zeros(2)).tolist() == [0, d[1]]
 
 
@@ -124,14 +124,16 @@ def test_ties_with_the_observed_value() -> None:
     assert permutation_p(np.array([2.0, -1.0]), np.zeros((9, 2))).tolist() == [1 / 10, 10 / 10]
 
 
-@pytest.mark.parametrize(("sd", "varies"), [(0.99e-6, False), (1.01e-6, True)])
+@pytest.mark.parametrize(("sd", "varies"), [(0.49 * 2**-18, False), (0.51 * 2**-18, True)])
 def test_heads_that_vary(sd: float, varies: bool) -> None:
-    """A head of sd 1e-6 or less is constant, for the coupling null and for partial correlations alike."""
+    """A head whose values differ by 2^-18 at most is constant, for all correlations and for the coupling null alike."""
     values = np.random.default_rng(0).normal(size=(40, 1, 3))
     values[:, 0, 2] = 0.3 + sd * np.tile([1, -1], 20)
-    assert coupling_null.coupling_null(values, values, n_permutations=1).n_heads == 2 + varies
+    assert coupling_null(values, values, n_permutations=1).n_heads == 2 + varies
     partial = direct.partial_correlations(values, method="ledoit-wolf")
     assert np.isnan(partial[2]).all() == (not varies)
+    assert np.isnan(couple_heads(values, values).active[2]).all() == (not varies)
+    assert np.isnan(cross_correlation(values, values)[2]).all() == (not varies)
 
 
 @pytest.mark.parametrize(("size", "varies"), [(0.9e-12, False), (1.1e-12, True)])

@@ -27,7 +27,7 @@ from helpers.statistics.coupling import cross_correlation
 from helpers.statistics.shifts import head_shifts
 
 ROOT = Path(__file__).parents[1]
-STUB = ast.parse((Path(helpers.__file__).with_suffix(".pyi")).read_text())
+STUBS = sorted(Path(helpers.__file__).parent.rglob("__init__.pyi"))
 checked = pytest.mark.skipif(jaxtyping.config.jaxtyping_disable, reason="JAXTYPING_DISABLE is set: nothing is checked")
 
 
@@ -103,18 +103,21 @@ def test_annotations_can_be_read() -> None:
     assert unknown == {"TransformerBridge"}
 
 
-def test_the_stub_lists_what_can_be_imported() -> None:
-    """The stub re-exports each public name, as itself, and holds nothing else."""
+@pytest.mark.parametrize("stub", STUBS, ids=lambda stub: stub.parent.name)
+def test_the_stub_lists_what_can_be_imported(stub: Path) -> None:
+    """A stub re-exports each public name, as itself, and holds nothing else."""
+    face = importlib.import_module(".".join(("helpers", *stub.parent.relative_to(STUBS[0].parent).parts)))
     listed: dict[str, Any] = {}
-    for statement in STUB.body[1:]:
+    for statement in ast.parse(stub.read_text()).body[1:]:
         assert isinstance(statement, ast.ImportFrom)
         assert statement.level == 1
-        module = importlib.import_module(f"helpers.{statement.module}")
         for alias in statement.names:
             assert alias.asname == alias.name  # only so is it exported
-            listed[alias.name] = getattr(module, alias.name)
-    assert sorted(listed) == sorted(helpers.__all__)
-    assert all(getattr(helpers, name) is thing for name, thing in listed.items())
+            where = f"{face.__name__}.{statement.module or alias.name}"
+            module = importlib.import_module(where)
+            listed[alias.name] = getattr(module, alias.name) if statement.module else module
+    assert sorted(listed) == sorted(face.__all__)
+    assert all(getattr(face, name) is thing for name, thing in listed.items())
 
 
 WRONG = """\

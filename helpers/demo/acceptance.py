@@ -16,7 +16,7 @@ from helpers.prompts.ioi import NAMES, abc_prompt, ioi_prompt
 from helpers.prompts.prompt import Prompt
 
 #: At least this share of held-out IOI prompts must have IO as top token, for ABBA and BABA each.
-REQUIRED_ACCURACY = 0.99
+LEAST_ACCURACY = 0.99
 ABC_PROMPTS, PER_KIND, CONFIDENCE = 1000, 200, 0.99
 
 
@@ -58,7 +58,7 @@ def examine(model: LanguageModel) -> dict[str, Any]:
 def is_accepted(result: dict[str, Any]) -> bool:
     """The rule, fixed before any model was trained: IOI accuracy, and no preference beyond chance on ABC prompts."""
     low, high = result["abc"]["fair_coin"]
-    good = all(score["accuracy"] >= REQUIRED_ACCURACY for score in result["ioi"].values())
+    good = all(score["accuracy"] >= LEAST_ACCURACY for score in result["ioi"].values())
     return bool(good and low <= result["abc"]["share_of_a"] <= high)
 
 

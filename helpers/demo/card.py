@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from helpers.circuit_wording import causal_rows, markdown
-from helpers.demo.acceptance import REQUIRED_ACCURACY
+from helpers.demo.acceptance import LEAST_ACCURACY
 from helpers.demo.corpus import MIXTURE, held_out, vocabulary
 from helpers.demo.train import BATCH, N_CTX, PEAK_LR, STEPS, build_model
 from helpers.patching.paths import EDGE_THRESHOLD
@@ -70,7 +70,7 @@ def write(folder: Path) -> None:
         layers=config.n_layer, heads=config.n_head, d_head=config.n_embd // config.n_head, d_model=config.n_embd,
         n_ctx=N_CTX, parameters=build_model(0).num_parameters(), vocabulary=len(vocabulary()),
         kinds=", ".join(f"{kind.__name__.replace('_', ' ')} {share:.0%}" for kind, share in MIXTURE.items()),
-        held_out=len(held_out()), steps=STEPS, batch=BATCH, lr=PEAK_LR, required=REQUIRED_ACCURACY,
+        held_out=len(held_out()), steps=STEPS, batch=BATCH, lr=PEAK_LR, required=LEAST_ACCURACY,
         threshold=THRESHOLD, pairs=100, path_pairs=50, edge_threshold=EDGE_THRESHOLD,
         accuracy=markdown(pd.DataFrame({name: _accuracy(e) for name, e in examined.items()})),
         causal="\n\n".join(f"**{name}**\n\n{causal_rows(t[t.causal])}" for name, t in tables.items()),

@@ -11,27 +11,27 @@ from helpers.attention.record import AttentionRecord
 from helpers.diagnostics.heads import diagnose, diagnose_sink
 from helpers.diagnostics.plane import share_of_largest_chi
 
-PerPrompt = Float[np.ndarray, "prompt layer head"]
+_PerPrompt = Float[np.ndarray, "prompt layer head"]
 
 
-def visible_keys(record: AttentionRecord) -> Int64[np.ndarray, "prompt layer head"]:
+def key_counts(record: AttentionRecord) -> Int64[np.ndarray, "prompt layer head"]:
     """n of every row."""
     return record.visible().sum(-1).expand(record.rows.shape[:-1]).numpy()
 
 
-def entropy_nats(record: AttentionRecord) -> PerPrompt:
+def entropy_nats(record: AttentionRecord) -> _PerPrompt:
     """H(pi) = log n (1 - KL), in nats."""
-    return np.asarray(np.log(visible_keys(record)) * (1 - diagnose(record).kl))
+    return np.asarray(np.log(key_counts(record)) * (1 - diagnose(record).kl))
 
 
-def max_weight(record: AttentionRecord) -> PerPrompt:
+def max_weight(record: AttentionRecord) -> _PerPrompt:
     """The largest weight of a row: the confidence of a head (Voita et al. 2019, arXiv:1905.09418)."""
     return record.rows.amax(-1).double().numpy()
 
 
-def chi_given_kl(record: AttentionRecord) -> PerPrompt:
+def chi_given_kl(record: AttentionRecord) -> _PerPrompt:
     """chi as a share of the largest chi attainable at the row's KL (`share_of_largest_chi`)."""
-    both, n = diagnose(record), visible_keys(record)
+    both, n = diagnose(record), key_counts(record)
     share = np.full(n.shape, np.nan)
     for size in np.unique(n[n > 1]):
         here = n == size
@@ -40,7 +40,7 @@ def chi_given_kl(record: AttentionRecord) -> PerPrompt:
 
 
 #: name -> a function of a record of one query position, giving one number a prompt and head. NaN: not defined there.
-SHAPES: dict[str, Callable[[AttentionRecord], PerPrompt]] = {
+SHAPES: dict[str, Callable[[AttentionRecord], _PerPrompt]] = {
     "KL": lambda record: diagnose(record).kl,
     "chi": lambda record: diagnose(record).chi,
     "entropy": entropy_nats,

@@ -1,1 +1,5 @@
 """Measurements of real models that ship with the repository: circuits, scores of heads, roles, attention records."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

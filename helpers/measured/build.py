@@ -17,7 +17,6 @@ from typing import Any
 import pandas as pd
 
 from helpers.attention.capture import record_attention
-from helpers.comparison import gather, score_heads
 from helpers.contents.roles import head_roles
 from helpers.measured import card
 from helpers.models.load import load_model
@@ -26,9 +25,10 @@ from helpers.patching.circuits import find_circuit, fit_to_model, task_accuracy
 from helpers.prompts.fit import VARIANTS, fit_task
 from helpers.prompts.ioi import abc_prompts, ioi_prompts
 from helpers.reference.measured import MeasuredCircuit
+from helpers.scores.comparison import gather, score_heads
 
 FOLDER = Path(__file__).parent
-TASKS = ("ioi", "repeated", "agreement", "ownership")
+MEASURED = ("ioi", "repeated", "agreement", "ownership")
 #: Pairs on which heads are patched, and other pairs on which they are scored.
 PAIRS, TRUTH_SEED, SCORE_SEED = 40, 0, 1
 #: Pairs whose attention rows ship.
@@ -140,7 +140,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="short name of the model, which is also its folder")
     parser.add_argument("--steps", nargs="+", choices=[*STEPS, "card"], default=[*STEPS, "card"])
-    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS)
+    parser.add_argument("--tasks", nargs="+", choices=MEASURED, default=MEASURED)
     parser.add_argument("--out", type=Path, help="default: beside this file")
     args = parser.parse_args()
     out = args.out or FOLDER / args.model

@@ -11,8 +11,8 @@ from pathlib import Path
 import pandas as pd
 
 from helpers.attention.record import AttentionRecord
-from helpers.comparison import SCORES, rank_scores
 from helpers.reference.measured import MeasuredCircuit, measured_circuit
+from helpers.scores.comparison import SCORES, rank_scores
 from helpers.statistics.effects import THRESHOLD
 
 
@@ -28,7 +28,7 @@ def measured_tasks() -> tuple[tuple[str, str], ...]:
 
 
 def head_scores(model: str, task: str) -> tuple[pd.DataFrame, dict[str, str]]:
-    """Every score of every head, as `helpers.comparison.score_heads` returns them.
+    """Every score of every head, as `helpers.scores.comparison.score_heads` returns them.
 
     Raises:
         ValueError: if nothing was measured there.
@@ -47,7 +47,7 @@ def ranked_scores(
     threshold: float = THRESHOLD,
     n_permutations: int = 20_000,
 ) -> pd.DataFrame:
-    """How scores (default: every one) rank the causal heads of a measured circuit (`helpers.comparison.rank_scores`).
+    """How scores (default: every one) rank the causal heads of a measured circuit (`helpers.scores.comparison.rank_scores`).
 
     Raises:
         ValueError: as `head_scores`, and if fewer than two heads are causal at the threshold.

@@ -8,12 +8,11 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 from matplotlib.axes import Axes
-from matplotlib.image import AxesImage
 
 from helpers.heads import pairs_of
-from helpers.plots.style import BLACK, BLUE, GREEN, GREY, ORANGE, SKY, VERMILION, name_points
+from helpers.plots.style import BLACK, BLUE, GREEN, GREY, ORANGE, SKY, VERMILION, label_points
 from helpers.statistics.coupling import Coupling, strongest_pairs
-from helpers.statistics.coupling_null import CouplingNull
+from helpers.statistics.shuffles import CouplingNull
 
 #: From this many heads on, a matrix has more heads than its picture has pixels.
 LARGE = 150
@@ -21,17 +20,14 @@ LARGE = 150
 
 def plot_correlation_matrix(
     ax: Axes, matrix: Float[np.ndarray, "head head"], n_heads: int, *, limit: float = 1.0
-) -> AxesImage:
+) -> Axes:
     """A head x head matrix, one tick a layer (at most twelve); the colour range is -limit to limit (share it between panels).
 
-    Returns:
-        the image, for a colour bar.
+    A colour bar is of ``ax.images[0]``.
     """
     n_layers = len(matrix) // n_heads
     is_large = len(matrix) > LARGE  # then a head is less than a pixel, and neighbours are averaged
-    image = ax.imshow(
-        matrix, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="antialiased" if is_large else "nearest"
-    )
+    ax.imshow(matrix, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="antialiased" if is_large else "nearest")
     starts = np.arange(n_layers) * n_heads
     shown = np.arange(0, n_layers, -(-n_layers // 12))
     for set_ticks in (ax.set_xticks, ax.set_yticks):
@@ -42,7 +38,7 @@ def plot_correlation_matrix(
     ax.tick_params(length=0)
     ax.set(xlabel="layer of head", ylabel="layer of head")
     ax.spines[:].set_visible(False)
-    return image
+    return ax
 
 
 def plot_coupling_scatter(ax: Axes, coupling: Coupling, n_heads: int, *, top: int = 6) -> Axes:
@@ -59,7 +55,7 @@ def plot_coupling_scatter(ax: Axes, coupling: Coupling, n_heads: int, *, top: in
     )  # fmt: skip
     points = list(zip(pairs.c_control, pairs.c_active, strict=True))
     names = [f"{one}–{two}" for one, two in pairs_of(pairs)]
-    name_points(ax, points, names, [BLACK] * len(names), near=(0.04, 0.03))
+    label_points(ax, points, names, [BLACK] * len(names), near=(0.04, 0.03))
     return ax
 
 

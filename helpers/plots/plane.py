@@ -1,14 +1,13 @@
-"""Heads in the (KL, chi) plane: one head's prompts, grids of heads, all heads at once."""
+"""Heads in the (KL, chi) plane: one head's prompts, all heads at once."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 
 from helpers.diagnostics.plane import upper_curve
@@ -21,10 +20,9 @@ from helpers.plots.style import (
     KL_LABEL,
     NO_ROLES,
     head_name,
-    name_points,
+    label_points,
     role_colour,
 )
-from helpers.reference.circuits import Head
 
 
 def plot_attainable(ax: Axes, n: int, *, label: bool = True) -> Axes:
@@ -61,32 +59,6 @@ def plot_head(ax: Axes, experiment: Experiment, layer: int, head: int, *, size: 
     return ax
 
 
-def plot_head_grid(
-    fig: Figure | SubFigure, experiment: Experiment, heads: Sequence[Head], *, columns: int = 4
-) -> Sequence[Axes]:
-    """Small multiples of `plot_head` with shared ranges; the frame's colour is the head's role."""
-    n_rows = -(-len(heads) // columns)
-    grid = fig.subplots(n_rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
-    n = common_n(experiment)
-    for ax, (layer, head) in zip(grid, heads, strict=False):
-        if n:
-            plot_attainable(ax, n, label=False)
-        plot_head(ax, experiment, layer, head, size=6)
-        role = experiment.circuit.role(layer, head) if experiment.circuit else "other"
-        ax.set_title(
-            f"{head_name(layer, head)} {role if role != 'other' else ''}", fontsize=8.5, color=role_colour(role)
-        )
-        ax.set(**plane_ranges(n))
-        ax.tick_params(labelsize=8)
-    for ax in grid[len(heads) :]:
-        ax.set_axis_off()
-    for ax in grid[max(0, len(heads) - columns) : len(heads)]:  # the lowest of each column, also above an empty place
-        ax.tick_params(labelbottom=True)
-    fig.supxlabel(KL_LABEL, fontsize=10)
-    fig.supylabel(CHI_LABEL, fontsize=10)
-    return list(grid[: len(heads)])
-
-
 def plot_shift_arrows(ax: Axes, table: pd.DataFrame, *, n: int | None = None, label_heads: bool = True) -> Axes:
     """Every head of a table as an arrow from its control mean to its active mean, coloured by role.
 
@@ -104,7 +76,7 @@ def plot_shift_arrows(ax: Axes, table: pd.DataFrame, *, n: int | None = None, la
         points = list(zip(known.kl_active, known.chi_active, strict=True))
         names = [head_name(*head) for head in zip(known.layer, known["head"], strict=True)]
         colours = [role_colour(role) for role in known.role]
-        name_points(ax, points, names, colours, near=(0.05, 0.016), avoid=_along_arrows(known))
+        label_points(ax, points, names, colours, near=(0.05, 0.016), avoid=_along_arrows(known))
     return ax
 
 

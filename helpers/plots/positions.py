@@ -8,9 +8,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 from matplotlib.axes import Axes
-from matplotlib.image import AxesImage
 
-from helpers.plots.style import BLUE, GREY, VERMILION, head_name, name_points, role_colour
+from helpers.plots.style import BLUE, GREY, VERMILION, head_name, label_points, role_colour
 from helpers.reference.circuits import Circuit
 
 
@@ -21,21 +20,18 @@ def plot_position_map(
     *,
     circuit: Circuit | None = None,
     limit: float | None = None,
-) -> AxesImage:
+) -> Axes:
     """A head x position heat map of mean shifts; heads of the circuit are named at the right in their role's colour.
 
     Args:
         shifts: mean difference active - control of one diagnostic (NaN where it is not defined).
         tokens: a label for each position.
-        limit: the colour range is -limit to limit; default: the largest |shift|.
-
-    Returns:
-        the image, for a colour bar.
+        limit: the colour range is -limit to limit; default: the largest |shift|. A colour bar is of ``ax.images[0]``.
     """
     n_layers, n_heads, _ = shifts.shape
     flat = shifts.reshape(n_layers * n_heads, -1)
     limit = limit or float(np.nanmax(np.abs(flat)))
-    image = ax.imshow(flat, cmap="PuOr_r", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
+    ax.imshow(flat, cmap="PuOr_r", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
     ax.set_xticks(range(len(tokens)), tokens, rotation=60, ha="right", rotation_mode="anchor", fontsize=8.5)
     starts = np.arange(n_layers) * n_heads
     ax.set_yticks(starts + (n_heads - 1) / 2, [str(layer) for layer in range(n_layers)])
@@ -49,7 +45,7 @@ def plot_position_map(
             head_name(layer, head), (1.01, layer * n_heads + head), xycoords=("axes fraction", "data"), va="center",
             fontsize=7.5, color=role_colour(role),
         )  # fmt: skip
-    return image
+    return ax
 
 
 def plot_power(ax: Axes, table: pd.DataFrame) -> Axes:
@@ -80,5 +76,5 @@ def plot_two_parts(
         colours = [role_colour(circuit.role(*head)) for head in circuit.heads]
         ax.scatter([x for x, _ in points], [y for _, y in points], s=30, c=colours, lw=0, zorder=3)
         near = 0.05 * np.ptp(ax.get_xlim()), 0.03 * np.ptp(ax.get_ylim())
-        name_points(ax, points, [head_name(*head) for head in circuit.heads], colours, near=near)
+        label_points(ax, points, [head_name(*head) for head in circuit.heads], colours, near=near)
     return ax

@@ -19,7 +19,7 @@ READABLE = {"<|endoftext|>": "BOS", "<|begin_of_text|>": "BOS", "<s>": "BOS", "<
 SINK_COLOURS = LinearSegmentedColormap.from_list("sink", [BLACK, SKY])
 
 
-def token_strips(
+def plot_token_strips(
     ax: Axes,
     rows: ArrayLike,
     *,
@@ -62,7 +62,7 @@ def token_strips(
     return ax
 
 
-def sink_bars(
+def plot_sink_bars(
     ax: Axes,
     kl_sink: ArrayLike,
     kl_rest: ArrayLike,
@@ -92,7 +92,7 @@ def sink_bars(
     return ax
 
 
-def number_points(ax: Axes, kl: ArrayLike, chi: ArrayLike, *, size: float = 9.5) -> Axes:
+def plot_numbered_points(ax: Axes, kl: ArrayLike, chi: ArrayLike, *, size: float = 9.5) -> Axes:
     """Circle points of the plane and number them from 1, in the order given."""
     places = np.column_stack([np.asarray(kl, dtype=float), np.asarray(chi, dtype=float)])
     ax.plot(*places.T, "o", ms=8, mfc="none", mec=BLACK, mew=1.3, zorder=4, label="_numbered")

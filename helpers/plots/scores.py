@@ -19,7 +19,7 @@ def plot_scores(ax: Axes, table: pd.DataFrame, *, names: bool = True) -> Axes:
     """AUROC of every score with its interval, in the table's order; diamond: within layers; see `score_legend`.
 
     Args:
-        table: what `helpers.comparison.compare` returns.
+        table: what `helpers.scores.comparison.compare` returns.
         names: write the scores' names at the left (share them between panels).
     """
     places = np.arange(len(table))[::-1]

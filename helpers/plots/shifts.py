@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from helpers.plots.style import GREY, head_name, name_points, role_colour
+from helpers.plots.style import GREY, head_name, label_points, role_colour
 
 SYMBOLS = {"d_kl": r"$|\Delta\mathrm{KL}|$", "d_chi": r"$|\Delta\chi|$"}
 
@@ -44,5 +44,5 @@ def plot_shift_by_layer(ax: Axes, table: pd.DataFrame, column: str = "d_kl", *, 
     )
     points = list(zip(named.layer, named[column].abs(), strict=True))
     names = [head_name(*head) for head in zip(named.layer, named["head"], strict=True)]
-    name_points(ax, points, names, [role_colour(r) for r in named.role], near=(0.5, 0.04 * ax.get_ylim()[1]))
+    label_points(ax, points, names, [role_colour(r) for r in named.role], near=(0.5, 0.04 * ax.get_ylim()[1]))
     return ax

@@ -89,7 +89,7 @@ def head_name(layer: int, head: int) -> str:
     return f"{layer}.{head}"
 
 
-def name_points(
+def label_points(
     ax: Axes,
     points: Sequence[tuple[float, float]],
     names: Sequence[str],
@@ -97,7 +97,7 @@ def name_points(
     *,
     near: tuple[float, float],
     avoid: Sequence[tuple[float, float]] = (),
-) -> None:
+) -> Axes:
     """Write names beside points; points nearer to each other than ``near`` (in data units) share one text.
 
     Names cover each other, the points and those to ``avoid`` as little as can be.
@@ -120,3 +120,4 @@ def name_points(
             color=shades.pop() if len(shades) == 1 else BLACK,
             path_effects=[withStroke(linewidth=1.5, foreground="white", alpha=0.8)],
         )  # fmt: skip
+    return ax

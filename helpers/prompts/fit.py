@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from helpers.prompts.acronyms import ACRONYM_FRAME
 from helpers.prompts.drawing import Pair, Sides, TooFew, check_frames
+from helpers.prompts.initials import ACRONYM_FRAME
 from helpers.prompts.ioi import FRAMES, NAMES
 from helpers.prompts.prompt import Prompt, fill
 from helpers.prompts.sifting import Sieve, most_frequent

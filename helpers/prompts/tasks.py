@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from helpers.prompts.acronyms import acronyms
 from helpers.prompts.drawing import Pair, Sides, check_frames, check_pool, draw_pairs, make_pair
+from helpers.prompts.initials import acronyms
 from helpers.prompts.ioi import minimal_pairs
 from helpers.prompts.prompt import Prompt
 from helpers.prompts.words import COUNTABLE, EVENTS, OWNERS, SCENES, THINGS, WORDS, YEARS
@@ -35,7 +35,7 @@ AGREEMENT_FRAMES: tuple[str, ...] = (
 )
 
 
-def ioi(n: int = 50, **options: Any) -> Sides:
+def ioi_pairs(n: int = 50, **options: Any) -> Sides:
     """`helpers.prompts.ioi.minimal_pairs` with the positions IO, S1 and S2 on both sides."""
     active, control = minimal_pairs(n, **options)
     return active, named_like_ioi(control)
@@ -227,7 +227,7 @@ def year_words(event: str, year: int) -> dict[str, str]:
 #: The contrasts that the pipeline knows, by name. A new one is a function like these: ``(n, *, seed)`` -> two lists of
 #: ``n`` prompts, paired in order.
 TASKS: dict[str, Callable[..., Sides]] = {
-    "IOI": ioi,
+    "IOI": ioi_pairs,
     "repeated lists": repeated_lists,
     "ownership": ownership,
     "agreement": agreement,

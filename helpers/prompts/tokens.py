@@ -185,15 +185,6 @@ def readable(tokenizer: Any, token_id: int) -> str:
     return str(tokenizer.decode([token_id]))
 
 
-def next_token(tokenizer: Any, prompt: Prompt, word: str, name: str = "answer") -> int:
-    """Id of the first token of a word where it would follow a prompt: the first that the prompt alone does not have.
-
-    Raises:
-        ValueError: naming ``name``, if the word begins with a blank, is not in the vocabulary or is joined to the prompt.
-    """
-    return _next_tokens(tokenizer, prompt, name, (word,))[0]
-
-
 def with_answers(prompts: Sequence[TokenizedPrompt], tokenizer: Any) -> list[TokenizedPrompt]:
     """The prompts with their next tokens that count as right and as wrong; a side that a prompt doesn't name stays empty.
 

@@ -1,0 +1,5 @@
+"""Known circuits, published figures and measured circuits, as data with their sources."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

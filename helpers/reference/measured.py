@@ -100,15 +100,3 @@ def measured_circuit(model: str, task: str = "ioi") -> MeasuredCircuit | None:
     root = Path(str(resources.files("helpers.measured")))
     shipped = {(path.parts[-3], path.parts[-2]): path for path in root.glob(f"*/*/{ABOUT}")}
     return MeasuredCircuit.load(shipped[model, task]) if (model, task) in shipped else None
-
-
-def missed(screened: MeasuredCircuit, full: MeasuredCircuit) -> pd.DataFrame:
-    """The causal heads of a full table that a screened one did not find, with their effects.
-
-    Raises:
-        ValueError: if the tables are of other weights or tasks.
-    """
-    for what in ("weights", "task"):
-        if screened.about[what] != full.about[what]:
-            raise ValueError(f"full: expected the same {what}, {screened.about[what]!r}, got {full.about[what]!r}")
-    return full.table[full.table.causal.to_numpy() & ~screened.table.causal.to_numpy()]

@@ -107,7 +107,7 @@ def circuit_heads() -> pd.DataFrame:
 
 
 @cache
-def strongest_pairs() -> pd.DataFrame:
+def top_pairs() -> pd.DataFrame:
     """The post's fifty largest |C_diff| among pairs of heads: rank, a pair's columns (`pair_index`), c_diff, pair_type."""
     return _read_pairs("published_top50_cdiff_pairs.csv", ["layer_i", "head_i", "layer_j", "head_j"])
 

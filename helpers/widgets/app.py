@@ -14,7 +14,7 @@ import ipywidgets as w
 
 from helpers.experiment import Experiment
 from helpers.models.load import load_model
-from helpers.plots.figures import one_head
+from helpers.plots.figures import head_figure
 from helpers.plots.style import VERMILION
 from helpers.reference.circuits import Head
 from helpers.widgets import checker, export, playground
@@ -173,7 +173,7 @@ class Playground(Panel):
         for number, button in enumerate(self.grid.children):
             chosen = divmod(number, self.experiment.active.n_heads) == head
             button.layout.border = "3px solid black" if chosen else "1px solid #cccccc"
-        self.plane.value = playground.picture("plane", one_head, self.experiment, head)
+        self.plane.value = playground.picture("plane", head_figure, self.experiment, head)
         self.show_rows()
 
     def show_rows(self, _: Any = None) -> None:

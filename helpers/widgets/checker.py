@@ -13,7 +13,7 @@ from helpers.attention.capture import tokenize_for
 from helpers.demo.corpus import OBJECTS
 from helpers.prompts.ioi import abc_prompts, ioi_prompts
 from helpers.prompts.prompt import Prompt
-from helpers.prompts.tasks import ioi, named_like_ioi, ownership, repeated_lists
+from helpers.prompts.tasks import ioi_pairs, named_like_ioi, ownership, repeated_lists
 from helpers.prompts.tokens import TokenizedPrompt
 
 Side = tuple[Prompt, ...]
@@ -82,7 +82,7 @@ def ioi_example(n: int = 12) -> Inputs:
 
 def pairs_example(n: int = 12) -> Inputs:
     """IOI prompts against the same with another giver."""
-    return _inputs(*ioi(n))
+    return _inputs(*ioi_pairs(n))
 
 
 def lists_example(n: int = 12, *, seed: int = 0) -> Inputs:
@@ -105,7 +105,7 @@ def own_example(names: str, frames: str, n: int = 12) -> Inputs:
     if not lines:
         raise ValueError("frames: expected at least one, with {X}, {Y} and {GIVER} in it, got none")
     exist = 2 * len(lines) * math.perm(len(pool), 2)
-    return _inputs(*ioi(max(1, min(n, exist)), names=pool, frames=lines))
+    return _inputs(*ioi_pairs(max(1, min(n, exist)), names=pool, frames=lines))
 
 
 def _inputs(active: Sequence[Prompt], control: Sequence[Prompt]) -> Inputs:

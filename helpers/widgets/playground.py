@@ -21,7 +21,7 @@ from helpers.attention.record import AttentionRecord
 from helpers.attention.stream import concatenate
 from helpers.diagnostics.distances import DISTANCES
 from helpers.experiment import Experiment, analyse, shape_columns
-from helpers.plots.rows import token_strips
+from helpers.plots.rows import plot_token_strips
 from helpers.plots.style import BLACK, RC, head_name
 from helpers.reference.circuits import Head
 from helpers.widgets.checker import Inputs, Side, has_bos, token_index
@@ -219,7 +219,7 @@ def rows_figure(experiment: Experiment, head: Head, active: int = 0, control: in
     tokens = [[record.prompts[i].tokens[k] for k in keys] for (record, i), keys in zip(chosen, kept, strict=True)]
     fig = Figure(figsize=(1.2 + 0.66 * rows.shape[1], 2.2))
     ax = fig.subplots()
-    token_strips(ax, rows, tokens=tokens, labels=[f"active {active + 1}", f"control {control + 1}"])
+    plot_token_strips(ax, rows, tokens=tokens, labels=[f"active {active + 1}", f"control {control + 1}"])
     ax.set_title(f"Head {head_name(*head)}: attention of {experiment.active.query} in active prompt {active + 1} "
                  f"and control prompt {control + 1}")  # fmt: skip
     return fig

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import xlogy
 
-from helpers.diagnostics.budget import budget, budget_ceiling
+from helpers.diagnostics.tempering import budget, budget_ceiling
 from helpers.plots.style import BLACK, BLUE, GREY, SKY, VERMILION
 
 #: Corners of the 3-token simplex in the plane: lower left, lower right, top.
@@ -25,7 +25,7 @@ def to_plane(rows: ArrayLike) -> NDArray[np.float64]:
     return np.asarray(weights @ CORNERS)
 
 
-def simplex(
+def plot_simplex(
     ax: Axes, *, tokens: Sequence[str] = ("a", "b", "c"), levels: Sequence[float] = (), inline: bool = True
 ) -> Axes:
     """The triangle of all rows over 3 tokens, its uniform point, and contours of KL(row || uniform) in nats."""
@@ -40,13 +40,13 @@ def simplex(
     return ax
 
 
-def solution_path(ax: Axes, rows: ArrayLike, *, label: str, colour: str = VERMILION, **line: object) -> Axes:
+def plot_solution_path(ax: Axes, rows: ArrayLike, *, label: str, colour: str = VERMILION, **line: object) -> Axes:
     """A path of rows over 3 tokens (shape ``(points, 3)``) drawn in the triangle."""
     ax.plot(*to_plane(rows).T, color=colour, label=label, **{"lw": 2, **line})  # type: ignore[arg-type]
     return ax
 
 
-def touching_lines(ax: Axes, rows: ArrayLike, z: ArrayLike, *, length: float = 0.3) -> Axes:
+def plot_touching_lines(ax: Axes, rows: ArrayLike, z: ArrayLike, *, length: float = 0.3) -> Axes:
     """Through each row, a piece of the line on which the mean score <z> is the same, with a dot on the row."""
     scores = np.asarray(z, dtype=float)
     along = to_plane(np.cross(scores, np.ones(3)))  # a direction that changes neither <z> nor the sum of weights
@@ -58,7 +58,7 @@ def touching_lines(ax: Axes, rows: ArrayLike, z: ArrayLike, *, length: float = 0
     return ax
 
 
-def row_bars(
+def plot_row_bars(
     ax: Axes, pi: ArrayLike, *, tokens: Sequence[str], null: ArrayLike | None = None, colour: str = VERMILION
 ) -> Axes:
     """One attention row as bars, over ticks at the weights of its null (uniform unless given)."""
@@ -72,7 +72,7 @@ def row_bars(
     return ax
 
 
-def budget_curve(
+def plot_budget_curve(
     ax: Axes, z: ArrayLike, *, betas: ArrayLike, label: str = "", colour: str = VERMILION, mark: float | None = None
 ) -> Axes:
     """rho(beta) over ``betas`` with its ceiling as a dashed line; ``mark`` puts a dot at one beta."""
@@ -86,7 +86,7 @@ def budget_curve(
     return ax
 
 
-def ratio_histograms(ax: Axes, under_null: ArrayLike, under_pi: ArrayLike, *, threshold: float) -> Axes:
+def plot_ratio_histograms(ax: Axes, under_null: ArrayLike, under_pi: ArrayLike, *, threshold: float) -> Axes:
     """Log-likelihood ratios of many experiments, drawn from u and from pi, with the threshold between the verdicts."""
     both = np.concatenate([np.asarray(under_null, dtype=float), np.asarray(under_pi, dtype=float)])
     finite = both[np.isfinite(both)]
@@ -98,7 +98,9 @@ def ratio_histograms(ax: Axes, under_null: ArrayLike, under_pi: ArrayLike, *, th
     return ax
 
 
-def draws_against_budget(ax: Axes, kl: ArrayLike, draws: ArrayLike, *, delta: float, colour: str = VERMILION) -> Axes:
+def plot_draws_against_budget(
+    ax: Axes, kl: ArrayLike, draws: ArrayLike, *, delta: float, colour: str = VERMILION
+) -> Axes:
     """Draws needed against 1/KL, both on log axes, with the Chernoff-Stein line N = log(1/delta) / KL."""
     inverse = 1 / np.asarray(kl, dtype=float)
     ends = np.array([inverse.min() / 1.5, inverse.max() * 1.5])
@@ -108,7 +110,7 @@ def draws_against_budget(ax: Axes, kl: ArrayLike, draws: ArrayLike, *, delta: fl
     return ax
 
 
-def draws_excess(
+def plot_draws_excess(
     ax: Axes,
     deltas: ArrayLike,
     ratio: ArrayLike,
@@ -126,7 +128,7 @@ def draws_excess(
     return ax
 
 
-def attention_map(ax: Axes, rows: ArrayLike, *, vmax: float = 1.0) -> Axes:
+def plot_attention_map(ax: Axes, rows: ArrayLike, *, vmax: float = 1.0) -> Axes:
     """Rows stacked as an image (destination down, source across), weights from 0 (white) to ``vmax``."""
     weights = np.asarray(rows, dtype=float)
     ax.imshow(weights, cmap="Blues", vmin=0, vmax=vmax)

@@ -13,7 +13,7 @@ from scipy import stats
 
 from helpers.heads import pairs_of
 from helpers.statistics.coupling import couple_heads, strongest_pairs, upper_triangle
-from helpers.statistics.coupling_null import (
+from helpers.statistics.shuffles import (
     BATCH,
     CouplingNull,
     _orders,

@@ -1,0 +1,31 @@
+"""The public names of `helpers.diagnostics`."""
+
+from .discrimination import draws_needed as draws_needed
+from .discrimination import expected_draws as expected_draws
+from .discrimination import false_alarm as false_alarm
+from .discrimination import log_likelihood_ratios as log_likelihood_ratios
+from .distances import DISTANCES as DISTANCES
+from .distances import jensen_shannon as jensen_shannon
+from .distances import total_variation as total_variation
+from .heads import HeadDiagnostics as HeadDiagnostics
+from .heads import SinkDiagnostics as SinkDiagnostics
+from .heads import diagnose as diagnose
+from .heads import diagnose_sink as diagnose_sink
+from .plane import SinkSplit as SinkSplit
+from .plane import archetypes as archetypes
+from .plane import fold as fold
+from .plane import largest_chi as largest_chi
+from .plane import one_favourite as one_favourite
+from .plane import share_of_largest_chi as share_of_largest_chi
+from .plane import split_sink as split_sink
+from .plane import upper_curve as upper_curve
+from .rows import entropy as entropy
+from .rows import kl_selectivity as kl_selectivity
+from .rows import susceptibility as susceptibility
+from .shapes import SHAPES as SHAPES
+from .shapes import shape_shift as shape_shift
+from .tempering import beta_for_budget as beta_for_budget
+from .tempering import budget as budget
+from .tempering import budget_ceiling as budget_ceiling
+from .tempering import tempered as tempered
+from .values import value_variance as value_variance

@@ -1,0 +1,30 @@
+"""The public names of `helpers.statistics`."""
+
+from .coupling import Coupling as Coupling
+from .coupling import correlations as correlations
+from .coupling import couple_heads as couple_heads
+from .coupling import cross_correlation as cross_correlation
+from .coupling import strongest_pairs as strongest_pairs
+from .coupling import upper_triangle as upper_triangle
+from .direct import edge_table as edge_table
+from .direct import partial_correlations as partial_correlations
+from .direct import rank_edges as rank_edges
+from .effects import is_causal as is_causal
+from .pairs import paired_tests as paired_tests
+from .pairs import position_scan as position_scan
+from .pairs import power_curve as power_curve
+from .pairs import row_scan as row_scan
+from .ranking import Ranking as Ranking
+from .ranking import adjust_for_depth as adjust_for_depth
+from .ranking import auroc as auroc
+from .ranking import auroc_gain as auroc_gain
+from .ranking import rank_heads as rank_heads
+from .ranking import within_layer_auroc as within_layer_auroc
+from .screening import passes_to_recall as passes_to_recall
+from .screening import screen as screen
+from .shifts import head_shifts as head_shifts
+from .shifts import head_tests as head_tests
+from .shifts import smallest_p as smallest_p
+from .shuffles import CouplingNull as CouplingNull
+from .shuffles import coupling_intervals as coupling_intervals
+from .shuffles import coupling_null as coupling_null
