@@ -13,7 +13,7 @@ from models import CIRCUIT, HEADS, LAYERS
 from helpers.plots.coupling import plot_coupling_null, plot_precision_recall
 from helpers.plots.positions import plot_position_map, plot_power, plot_two_parts
 from helpers.plots.scores import NEEDS, plot_scores, plot_screening
-from helpers.plots.style import head_name, role_colour
+from helpers.plots.style import role_colour
 from helpers.statistics.screening import screen
 from helpers.statistics.shuffles import CouplingNull
 
@@ -35,7 +35,7 @@ def test_position_map(ax: Axes) -> None:
     assert image.get_clim() == (-np.nanmax(np.abs(shifts)), np.nanmax(np.abs(shifts)))
     assert [t.get_text() for t in ax.get_xticklabels()] == ["BOS", "S2", "END"]
     assert {t.get_text(): t.get_color() for t in ax.texts} == {
-        head_name(*head): role_colour(CIRCUIT.role(*head)) for head in CIRCUIT.heads
+        str(head): role_colour(CIRCUIT.role(*head)) for head in CIRCUIT.heads
     }
     assert plot_position_map(Figure().subplots(), shifts, ["a", "b", "c"], limit=2.0).images[0].get_clim() == (-2, 2)
 

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 
 from helpers.experiment import RANKED_SHIFTS, Experiment
+from helpers.heads import Head, HeadLike, heads_of
 from helpers.plots.coupling import LARGE, plot_correlation_matrix, plot_coupling_scatter
 from helpers.plots.plane import (
     common_n,
@@ -25,16 +26,14 @@ from helpers.plots.style import (
     CONTROL,
     KL_LABEL,
     RC,
-    head_name,
     role_colour,
     role_legend,
 )
 from helpers.reference import published
-from helpers.reference.circuits import Head
 from helpers.statistics.coupling import upper_triangle
 
 
-def head_figure(experiment: Experiment, head: Head | None = None) -> Figure:
+def head_figure(experiment: Experiment, head: HeadLike | None = None) -> Figure:
     """The prompts of one head in the plane; default: the head whose KL shifts most (of the circuit, if there is one)."""
     layer, number = head or most_shifted(experiment, 1, inside=experiment.circuit is not None)[0]
     row = experiment.table.query("layer == @layer and head == @number").iloc[0]
@@ -44,12 +43,12 @@ def head_figure(experiment: Experiment, head: Head | None = None) -> Figure:
         plot_attainable(ax, n)
     plot_head(ax, experiment, layer, number)
     label_plane(ax, common_n(experiment)).legend(loc="upper left", fontsize=9)
-    ax.set_title(f"Head {head_name(layer, number)} of {experiment.active.model}: "
+    ax.set_title(f"Head {Head(layer, number)} of {experiment.active.model}: "
                  f"ΔKL = {row.d_kl:+.3f}, Δχ = {row.d_chi:+.3f}")  # fmt: skip
     return fig
 
 
-def heads_figure(experiment: Experiment, heads: Sequence[Head], *, columns: int = 4) -> Figure:
+def heads_figure(experiment: Experiment, heads: Sequence[HeadLike], *, columns: int = 4) -> Figure:
     """Small multiples of `plot_head` with shared ranges, titled in the role's colour; below them what the points' colours are."""
     height, legend = 0.7 + 1.8 * -(-len(heads) // columns), 0.3
     fig = Figure(figsize=(8, height))
@@ -164,10 +163,10 @@ def most_shifted(experiment: Experiment, count: int, *, inside: bool) -> list[He
     """The heads with the largest |dKL|, inside the circuit or outside."""
     group = experiment.table[experiment.table.in_circuit == inside]
     chosen = group.loc[group.d_kl.abs().nlargest(count).index]
-    return [(int(layer), int(head)) for layer, head in zip(chosen.layer, chosen["head"], strict=True)]
+    return heads_of(chosen)
 
 
-def _fill_grid(fig: SubFigure, experiment: Experiment, heads: Sequence[Head], columns: int) -> None:
+def _fill_grid(fig: SubFigure, experiment: Experiment, heads: Sequence[HeadLike], columns: int) -> None:
     grid = fig.subplots(-(-len(heads) // columns), columns, sharex=True, sharey=True, squeeze=False).ravel()
     n = common_n(experiment)
     for ax, (layer, head) in zip(grid, heads, strict=False):
@@ -175,7 +174,7 @@ def _fill_grid(fig: SubFigure, experiment: Experiment, heads: Sequence[Head], co
             plot_attainable(ax, n, label=False)
         plot_head(ax, experiment, layer, head, size=6)
         role = experiment.circuit.role(layer, head) if experiment.circuit else "other"
-        title = f"{head_name(layer, head)} {role if role != 'other' else ''}"
+        title = f"{Head(layer, head)} {role if role != 'other' else ''}"
         ax.set_title(title, fontsize=8.5, color=role_colour(role))
         ax.set(**plane_ranges(n))
         ax.tick_params(labelsize=8)

@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 
 from helpers.diagnostics.plane import upper_curve
 from helpers.experiment import Experiment
+from helpers.heads import head_names
 from helpers.plots.style import (
     ACTIVE,
     CHI_LABEL,
@@ -19,7 +20,6 @@ from helpers.plots.style import (
     GREY,
     KL_LABEL,
     NO_ROLES,
-    head_name,
     label_points,
     role_colour,
 )
@@ -74,7 +74,7 @@ def plot_shift_arrows(ax: Axes, table: pd.DataFrame, *, n: int | None = None, la
     known = table[~table.role.isin(["other", "unknown"])]
     if label_heads:
         points = list(zip(known.kl_active, known.chi_active, strict=True))
-        names = [head_name(*head) for head in zip(known.layer, known["head"], strict=True)]
+        names = head_names(known)
         colours = [role_colour(role) for role in known.role]
         label_points(ax, points, names, colours, near=(0.05, 0.016), avoid=_along_arrows(known))
     return ax

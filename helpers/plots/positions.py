@@ -9,7 +9,7 @@ import pandas as pd
 from jaxtyping import Float
 from matplotlib.axes import Axes
 
-from helpers.plots.style import BLUE, GREY, VERMILION, head_name, label_points, role_colour
+from helpers.plots.style import BLUE, GREY, VERMILION, label_points, role_colour
 from helpers.reference.circuits import Circuit
 
 
@@ -39,10 +39,10 @@ def plot_position_map(
     ax.tick_params(length=0)
     for start in starts[1:]:
         ax.axhline(start - 0.5, color="white", lw=1.2)
-    for layer, head in circuit.heads if circuit else ():
-        role = circuit.role(layer, head) if circuit else "other"
+    for head in circuit.heads if circuit else ():
+        role = circuit.role(*head) if circuit else "other"
         ax.annotate(
-            head_name(layer, head), (1.01, layer * n_heads + head), xycoords=("axes fraction", "data"), va="center",
+            str(head), (1.01, head.layer * n_heads + head.head), xycoords=("axes fraction", "data"), va="center",
             fontsize=7.5, color=role_colour(role),
         )  # fmt: skip
     return ax
@@ -76,5 +76,5 @@ def plot_two_parts(
         colours = [role_colour(circuit.role(*head)) for head in circuit.heads]
         ax.scatter([x for x, _ in points], [y for _, y in points], s=30, c=colours, lw=0, zorder=3)
         near = 0.05 * np.ptp(ax.get_xlim()), 0.03 * np.ptp(ax.get_ylim())
-        label_points(ax, points, [head_name(*head) for head in circuit.heads], colours, near=near)
+        label_points(ax, points, [str(head) for head in circuit.heads], colours, near=near)
     return ax

@@ -6,8 +6,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from helpers.plots.style import BLACK, GREY, head_name, role_colour
-from helpers.reference.circuits import Circuit, Head
+from helpers.heads import HeadLike
+from helpers.plots.style import BLACK, GREY, role_colour
+from helpers.reference.circuits import Circuit
 
 SHIFTS = {"d_kl": r"$\Delta\mathrm{KL}$", "d_chi": r"$\Delta\chi$"}
 
@@ -40,7 +41,7 @@ def plot_roles(
             ends = [getattr(row, f"{column}_low"), getattr(row, f"{column}_high")]
             ax.plot(ends, [place, place], color=BLACK, lw=0.9, solid_capstyle="butt")
         ax.plot(shift, place, "o", color=colour, ms=5)
-    ax.set_yticks([*places.values()], [head_name(*head) if names else "" for head in places], fontsize=8)
+    ax.set_yticks([*places.values()], [str(head) if names else "" for head in places], fontsize=8)
     for label, head in zip(ax.get_yticklabels(), places, strict=True):
         label.set_color(role_colour(circuit.role(*head)))
     ax.tick_params(axis="y", length=0)
@@ -65,7 +66,7 @@ def roles_figure(table: pd.DataFrame, circuit: Circuit) -> Figure:
     return fig
 
 
-def head_places(circuit: Circuit) -> dict[Head, float]:
+def head_places(circuit: Circuit) -> dict[HeadLike, float]:
     """The line of each head, from 0 at the top, in the order of the roles, with a gap between two roles.
 
     Raises:
@@ -85,13 +86,11 @@ def _rows(table: pd.DataFrame, circuit: Circuit, column: str) -> pd.DataFrame:
     rows = table.set_index(["layer", "head"])
     for head in circuit.heads:
         if head not in rows.index:
-            raise ValueError(
-                f"table: expected a row for every head of {circuit.name!r}, got none for {head_name(*head)}"
-            )
+            raise ValueError(f"table: expected a row for every head of {circuit.name!r}, got none for {head}")
     return rows.loc[[*circuit.heads]]
 
 
-def _name_roles(ax: Axes, circuit: Circuit, places: dict[Head, float]) -> None:
+def _name_roles(ax: Axes, circuit: Circuit, places: dict[HeadLike, float]) -> None:
     for role, heads in circuit.roles.items():
         if heads:
             middle = (places[heads[0]] + places[heads[-1]]) / 2

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from helpers.plots.style import GREY, head_name, label_points, role_colour
+from helpers.heads import head_names
+from helpers.plots.style import GREY, label_points, role_colour
 
 SYMBOLS = {"d_kl": r"$|\Delta\mathrm{KL}|$", "d_chi": r"$|\Delta\chi|$"}
 
@@ -43,6 +44,6 @@ def plot_shift_by_layer(ax: Axes, table: pd.DataFrame, column: str = "d_kl", *, 
         [group.loc[group[column].abs().nlargest(n).index] for group, n in ((circuit, most), (others, top))]
     )
     points = list(zip(named.layer, named[column].abs(), strict=True))
-    names = [head_name(*head) for head in zip(named.layer, named["head"], strict=True)]
+    names = head_names(named)
     label_points(ax, points, names, [role_colour(r) for r in named.role], near=(0.5, 0.04 * ax.get_ylim()[1]))
     return ax

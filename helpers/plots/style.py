@@ -84,11 +84,6 @@ def use_style() -> None:
     mpl.rcParams.update(RC)  # type: ignore[arg-type]
 
 
-def head_name(layer: int, head: int) -> str:
-    """A head as the papers write it: ``9.6``."""
-    return f"{layer}.{head}"
-
-
 def label_points(
     ax: Axes,
     points: Sequence[tuple[float, float]],

@@ -13,10 +13,10 @@ from typing import Any
 import ipywidgets as w
 
 from helpers.experiment import Experiment
+from helpers.heads import Head, head_index, heads_of
 from helpers.models.load import load_model
 from helpers.plots.figures import head_figure
 from helpers.plots.style import VERMILION
-from helpers.reference.circuits import Head
 from helpers.widgets import checker, export, playground
 from helpers.widgets.checker import Check, Inputs
 from helpers.widgets.panel import OWN, Panel
@@ -222,8 +222,8 @@ class Playground(Panel):
             return
         layout = {"width": "58px", "height": "28px", "margin": "1px", "padding": "0"}
         buttons = [w.Button(layout=w.Layout(**layout)) for _ in range(n_layers * n_heads)]
-        for number, button in enumerate(buttons):
-            button.on_click(partial(self.show_head, divmod(number, n_heads)))
+        for head, button in zip(heads_of(head_index(n_layers, n_heads)), buttons, strict=True):
+            button.on_click(partial(self.show_head, head))
         self.grid.layout.grid_template_columns = _columns(n_heads)
         self.grid.children = buttons
 

@@ -21,9 +21,9 @@ from helpers.attention.record import AttentionRecord
 from helpers.attention.stream import concatenate
 from helpers.diagnostics.distances import DISTANCES
 from helpers.experiment import Experiment, analyse, shape_columns
+from helpers.heads import Head, HeadLike
 from helpers.plots.rows import plot_token_strips
-from helpers.plots.style import BLACK, RC, head_name
-from helpers.reference.circuits import Head
+from helpers.plots.style import BLACK, RC
 from helpers.widgets.checker import Inputs, Side, has_bos, token_index
 
 #: What the grid can show, and the column of the experiment's table that holds it.
@@ -145,10 +145,11 @@ def grid_cells(experiment: Experiment, measure: str) -> list[Cell]:
     """Every head with its value and colour, in reading order."""
     values, scale = grid_values(experiment, measure), colour_scale(experiment, measure)
     cells = []
-    for (layer, head), value in np.ndenumerate(values):
-        name, colour = head_name(layer, head), UNDEFINED if np.isnan(value) else to_hex(scale.to_rgba(value))  # type: ignore[arg-type]
-        text = f"head {name}, {measure}: {_number(value, measure)}"
-        cells.append(Cell((layer, head), name, text, colour, _ink(colour)))
+    for place, value in np.ndenumerate(values):
+        head = Head(*place)
+        colour = UNDEFINED if np.isnan(value) else to_hex(scale.to_rgba(value))  # type: ignore[arg-type]
+        text = f"head {head}, {measure}: {_number(value, measure)}"
+        cells.append(Cell(head, str(head), text, colour, _ink(colour)))
     return cells
 
 
@@ -172,7 +173,7 @@ def strongest(experiment: Experiment, measure: str) -> Head:
     values = grid_values(experiment, measure)
     at = values.argmin() if MEASURES[measure].endswith("_q") else np.nan_to_num(np.abs(values)).argmax()
     layer, head = np.unravel_index(at, values.shape)
-    return int(layer), int(head)
+    return Head(int(layer), int(head))
 
 
 # ---- figures
@@ -190,7 +191,7 @@ def grid_figure(experiment: Experiment, measure: str) -> Figure:
         ax.text(*cell.head[::-1], number, ha="center", va="center", fontsize=7.5, color=cell.ink)
     ax.set(xlabel="head", ylabel="layer", xticks=range(heads), yticks=range(layers))
     best = strongest(experiment, measure)
-    ax.set_title(f"{experiment.active.model}, {experiment.active.query}: {measure}, strongest in {head_name(*best)}")
+    ax.set_title(f"{experiment.active.model}, {experiment.active.query}: {measure}, strongest in {best}")
     fig.colorbar(scale, ax=ax, pad=0.02)
     return fig
 
@@ -204,7 +205,7 @@ def legend_figure(experiment: Experiment, measure: str) -> Figure:
     return fig
 
 
-def rows_figure(experiment: Experiment, head: Head, active: int = 0, control: int = 0) -> Figure:
+def rows_figure(experiment: Experiment, head: HeadLike, active: int = 0, control: int = 0) -> Figure:
     """What one head looks at from the query position, in one active prompt and one control prompt.
 
     Args:
@@ -220,7 +221,7 @@ def rows_figure(experiment: Experiment, head: Head, active: int = 0, control: in
     fig = Figure(figsize=(1.2 + 0.66 * rows.shape[1], 2.2))
     ax = fig.subplots()
     plot_token_strips(ax, rows, tokens=tokens, labels=[f"active {active + 1}", f"control {control + 1}"])
-    ax.set_title(f"Head {head_name(*head)}: attention of {experiment.active.query} in active prompt {active + 1} "
+    ax.set_title(f"Head {Head(*head)}: attention of {experiment.active.query} in active prompt {active + 1} "
                  f"and control prompt {control + 1}")  # fmt: skip
     return fig
 
