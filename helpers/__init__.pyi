@@ -51,6 +51,7 @@ from .prompts.ioi import ioi_prompt as ioi_prompt
 from .prompts.ioi import ioi_prompts as ioi_prompts
 from .prompts.ioi import minimal_pairs as minimal_pairs
 from .prompts.prompt import Prompt as Prompt
+from .prompts.reading import read_prompts as read_prompts
 from .prompts.tasks import agreement as agreement
 from .prompts.tasks import greater_than as greater_than
 from .prompts.tasks import ownership as ownership

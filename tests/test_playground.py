@@ -61,6 +61,19 @@ def test_one_prompt_a_line() -> None:
     assert parse("") == ()
 
 
+def test_text_boxes_are_read_as_files_are(demo: Any) -> None:
+    """Comments and blanks at the ends are noted, odd characters inside named, each with its prompt, and nothing runs."""
+    said = check(typed("# mine\nred red \nold\u00a0old", "red  cup\nold key"), demo)
+    assert said.errors == [
+        "Active prompt 2: expected single blanks between words, got U+00A0 NO-BREAK SPACE at character 4 of 'old\\xa0old'.",
+        "Control prompt 1: expected single blanks between words, got 2 blanks at character 4 of 'red  cup'.",
+    ]
+    assert said.notes[:2] == [
+        "Active prompts: White space at the ends of 1 line was taken off.",
+        "Active prompts: 1 line that begins with # (a comment) left out.",
+    ]
+
+
 @pytest.mark.parametrize("name", checker.EXAMPLES)
 def test_every_example_runs(demo: Any, name: str) -> None:
     """The checker has nothing to say, and the demo model has a shift for each head."""

@@ -16,6 +16,7 @@ from helpers.contents.residual import Trace, trace, writers
 from helpers.models.forward import batches
 from helpers.models.model import LanguageModel
 from helpers.prompts.prompt import Prompt
+from helpers.prompts.reading import as_prompts
 from helpers.prompts.tokens import TokenizedPrompt
 
 Norms = Float[np.ndarray, "pair layer head token"]
@@ -79,7 +80,8 @@ def record_changes(
     Raises:
         ValueError: if a prompt is unusable, the sides are no pairs of equal length, or contributions do not add up.
     """
-    sides = [tokenize_for(model, side, prepend_bos=prepend_bos, bos=bos) for side in (clean, corrupt)]
+    given = as_prompts(clean, "clean"), as_prompts(corrupt, "corrupt")
+    sides = [tokenize_for(model, side, prepend_bos=prepend_bos, bos=bos) for side in given]
     _check_pairs(*sides)
     shape = len(sides[0]), model.n_layers, model.n_heads, max(map(len, sides[0]))
     found = np.full((3, *shape), np.nan, dtype=np.float32)

@@ -13,6 +13,7 @@ from helpers.attention.capture import tokenize_for
 from helpers.models.forward import Logits, StoredRun
 from helpers.models.model import LanguageModel
 from helpers.prompts.prompt import Prompt
+from helpers.prompts.reading import as_prompts
 from helpers.prompts.tokens import with_answers
 
 
@@ -40,7 +41,8 @@ class MinimalPairs:
         prepend_bos: bool = True,
         bos: str | int | None = None,
     ) -> None:
-        left, right = (tokenize_for(model, side, prepend_bos=prepend_bos, bos=bos) for side in (clean, corrupt))
+        sides = as_prompts(clean, "clean"), as_prompts(corrupt, "corrupt")
+        left, right = (tokenize_for(model, side, prepend_bos=prepend_bos, bos=bos) for side in sides)
         if [len(p) for p in left] != [len(p) for p in right]:
             raise ValueError("corrupt: expected one prompt for each clean one, of the same number of tokens")
         if len({len(p) for p in left}) > 1:

@@ -9,6 +9,7 @@ from .ioi import ioi_prompt as ioi_prompt
 from .ioi import ioi_prompts as ioi_prompts
 from .ioi import minimal_pairs as minimal_pairs
 from .prompt import Prompt as Prompt
+from .reading import read_prompts as read_prompts
 from .tasks import TASKS as TASKS
 from .tasks import agreement as agreement
 from .tasks import greater_than as greater_than

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from helpers.prompts.prompt import Prompt
-from helpers.prompts.reading import as_prompts, unseen_end
+from helpers.prompts.reading import as_prompts, trim, unseen_end
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,9 @@ def tokenize(
 
     Raises:
         ValueError: one sentence with the prompt's number (from 1): no prompts, an empty prompt, no BOS or two, a
-            word the tokenizer does not know, a name that is not one token, longer than the context, white space at the
-            end, where END would be read (but in a chat template); or if prompts are no list of them (`as_prompts`), or
-            bos is no token of this vocabulary.
+            word the tokenizer does not know, a name that is not one token, longer than the context, a token of white
+            space at the end, where END would be read (but in a chat template); or if prompts are no list of them
+            (`as_prompts`), or bos is no token of this vocabulary.
     """
     first = bos_id(tokenizer, prepend_bos, bos)
     given = as_prompts(prompts)
@@ -120,7 +120,7 @@ def _tokenize_one(prompt: Prompt, tokenizer: Any, bos: int | None, max_length: i
         positions[name] = shift + _token_at(prompt, name, span, offsets)
     if "S1" in positions and positions["S1"] + 1 < len(ids):
         positions["S1+1"] = positions["S1"] + 1
-    _check_end(prompt.text, tokenizer)
+    _check_end(prompt.text, offsets, tokenizer)
     positions["END"] = len(ids) - 1
     return TokenizedPrompt(prompt, tuple(ids), tuple(readable(tokenizer, i) for i in ids), positions)
 
@@ -138,11 +138,15 @@ def _check_spelling(text: str, offsets: Sequence[tuple[int, int]]) -> None:
         )
 
 
-def _check_end(text: str, tokenizer: Any) -> None:
-    """Refuse a text that ends in white space, whose token END would be; a chat template, which has markers, may end so."""
-    end = unseen_end(text)
-    if end and not any(t.special and t.content in text for t in tokenizer.added_tokens_decoder.values()):
-        raise ValueError(f"expected a text whose last character, at END, is no white space, got {end} after {text[:-1]!r}")
+def _check_end(text: str, offsets: Sequence[tuple[int, int]], tokenizer: Any) -> None:
+    """Refuse a text whose last token is white space: END would be there. A chat template, which has markers, may end so."""
+    if trim(text[offsets[-1][0] :]) or any(
+        t.special and t.content in text for t in tokenizer.added_tokens_decoder.values()
+    ):
+        return
+    raise ValueError(
+        f"expected a text without white space at its end, where END is read, got {unseen_end(text)} after {text[:-1]!r}"
+    )
 
 
 def _check_ids(prompt: TokenizedPrompt, vocabulary: int | None) -> None:
@@ -284,9 +288,12 @@ def notes(prompts: Sequence[TokenizedPrompt]) -> list[str]:
     repeated = len(prompts) - len({p.ids for p in prompts})
     if repeated:
         found.append(f"{repeated} of the {len(prompts)} prompts repeat an earlier one and are counted again.")
-    if ends := [end for p in prompts if (end := unseen_end(p.prompt.text))]:
+    ends = [end for p in prompts if not trim(p.tokens[-1]) and (end := unseen_end(p.prompt.text))]
+    if ends:
         kinds = " and ".join(sorted(set(ends)))
-        found.append(f"{len(ends)} of the {len(prompts)} prompts end in white space ({kinds}): its token is what END reads.")
+        found.append(
+            f"{len(ends)} of the {len(prompts)} prompts end in white space ({kinds}): its token is what END reads."
+        )
     return found
 
 

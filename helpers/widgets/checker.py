@@ -13,35 +13,17 @@ from helpers.attention.capture import tokenize_for
 from helpers.demo.corpus import OBJECTS
 from helpers.prompts.ioi import abc_prompts, ioi_prompts
 from helpers.prompts.prompt import Prompt
+from helpers.prompts.reading import ReadPrompts, odd_character, prompt_lines
 from helpers.prompts.tasks import ioi_pairs, named_like_ioi, ownership, repeated_lists
 from helpers.prompts.tokens import TokenizedPrompt
 
 Side = tuple[Prompt, ...]
 
 #: Words whose repetition says nothing.
-COMMON = frozenset(
-    [
-        "a",
-        "an",
-        "and",
-        "at",
-        "for",
-        "from",
-        "had",
-        "has",
-        "in",
-        "is",
-        "it",
-        "of",
-        "on",
-        "or",
-        "the",
-        "to",
-        "was",
-        "were",
-        "with",
-    ]
-)
+COMMON = frozenset([
+    "a", "an", "and", "at", "for", "from", "had", "has", "in", "is", "it", "of", "on",
+    "or", "the", "to", "was", "were", "with",
+])  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -69,10 +51,15 @@ class Check:
 # ---- prompts
 
 
-def parse(text: str, known: Mapping[str, Prompt] | None = None) -> Side:
-    """One prompt a line, without empty lines and outer blanks; a line that equals a known prompt keeps its names."""
-    lines = (line.strip() for line in text.splitlines())
-    return tuple((known or {}).get(line) or Prompt(line) for line in lines if line)
+def parse(text: str, known: Mapping[str, Prompt] | None = None) -> ReadPrompts:
+    """One prompt a line, as `read_prompts` reads a file; a line that equals a known prompt keeps its names.
+
+    Characters that a file is refused for are left to `check`, which names every one.
+    """
+    lines, notes = prompt_lines(text)
+    found = ReadPrompts((known or {}).get(line) or Prompt(line) for line in lines)
+    found.notes = notes
+    return found
 
 
 def ioi_example(n: int = 12) -> Inputs:
@@ -130,9 +117,16 @@ def check(inputs: Inputs, model: Any = None) -> Check:
         for side, p in inputs.sides.items()
         if len(p) < 2
     ]
-    about = [note for side, prompts in inputs.sides.items() for note in _repetition_notes(side, prompts)]
-    if model is None or few:
-        return Check(few, about)
+    odd = [
+        f"{side.capitalize()} prompt {number}: {fault}."
+        for side, prompts in inputs.sides.items()
+        for number, prompt in enumerate(prompts, 1)
+        if (fault := odd_character(prompt.text))
+    ]
+    about = [note for side, prompts in inputs.sides.items() for note in _reading_notes(side, prompts)]
+    about += [note for side, prompts in inputs.sides.items() for note in _repetition_notes(side, prompts)]
+    if model is None or few or odd:
+        return Check([*few, *odd], about)
     tokens, refused = _tokenize(inputs, model)
     if refused:
         return Check(refused, about)
@@ -211,6 +205,11 @@ def repeated_words(text: str) -> list[str]:
     """Words that occur more than once, common ones left out."""
     counts = Counter(word for word in re.findall(r"\w+", text) if word.lower() not in COMMON)
     return [word for word, count in counts.items() if count > 1]
+
+
+def _reading_notes(side: str, prompts: Side) -> list[str]:
+    """What the reader of a text box left out."""
+    return [f"{side.capitalize()} prompts: {note}" for note in getattr(prompts, "notes", ())]
 
 
 def _repetition_notes(side: str, prompts: Sequence[Prompt]) -> list[str]:
