@@ -14,6 +14,7 @@ from models import random_rows, toy_prompt
 
 from helpers import analyse
 from helpers.attention.record import AttentionRecord
+from helpers.heads import PAIR, Head, head_index, pairs_of, parse_heads
 from helpers.reference import published
 from helpers.reference.circuits import (
     ACRONYMS,
@@ -24,7 +25,6 @@ from helpers.reference.circuits import (
     Circuit,
     from_effects,
     from_roles,
-    parse_heads,
 )
 from helpers.reference.demo import causal_heads, circuit_of
 from helpers.scorecard import as_text, scorecard, summary
@@ -232,6 +232,61 @@ def test_scorecard_refuses_another_protocol(planted: Any, run: Any) -> None:
     for other in (planted, short, replace(run, rankings={})):
         with pytest.raises(ValueError, match=r"experiment: expected the post's 50 \+ 50 prompts"):
             scorecard(other)
+
+
+def test_mask_marks_the_heads() -> None:
+    """True at the heads and nowhere else, in the order of any table's rows; a circuit without heads has none."""
+    inside = IOI_POST.mask(12, 12)
+    assert inside.shape == (12, 12)
+    assert sorted(map(tuple, np.argwhere(inside).tolist())) == sorted(IOI_POST.heads)
+    table = head_index(12, 12).sample(frac=1, random_state=0)
+    rows = [head in IOI_POST.heads for head in zip(table.layer, table["head"], strict=True)]
+    assert inside[table.layer, table["head"]].tolist() == rows
+    assert not Circuit("none", 2, 3, {}, "nobody").mask(2, 3).any()
+
+
+@pytest.mark.parametrize("shape", [(12, 11), (11, 12), (13, 12)])
+def test_mask_of_another_model(shape: tuple[int, int]) -> None:
+    """A circuit of 12 x 12 heads is refused for another model, both shapes named."""
+    with pytest.raises(
+        ValueError, match=rf"^circuit: expected heads of a model of shape \({shape[0]}, {shape[1]}\) .* \(12, 12\)$"
+    ):
+        IOI_POST.mask(*shape)
+
+
+def test_a_circuit_holds_heads() -> None:
+    """Whatever pairs were given, roles and heads are `Head`; one that the model lacks is refused, and named."""
+    circuit = Circuit("x", 2, 3, {"a": ((1, 2), (0, 1))}, "made up")
+    assert [*map(str, circuit.heads)] == [*map(str, circuit.roles["a"])] == ["1.2", "0.1"]
+    assert circuit == replace(circuit, roles={"a": (Head(1, 2), Head(0, 1))})
+    with pytest.raises(ValueError, match=r"^roles: expected heads of 2 layers x 3 heads, got \(0, 3\)$"):
+        Circuit("x", 2, 3, {"a": ((1, 2), (0, 3))}, "made up")
+
+
+def test_published_tables_of_pairs() -> None:
+    """Columns of a pair as every table of pairs has them: 8.1 with 9.6 leads both; in one, the second is in the circuit alone."""
+    for table in (published.top_pairs(), published.outlier_pairs()):
+        assert {*PAIR} <= {*table.columns}
+        assert pairs_of(table)[0] == ((8, 1), (9, 6))
+    assert {(one in IOI_POST.heads, other in IOI_POST.heads) for one, other in pairs_of(published.outlier_pairs())} == {
+        (False, True)
+    }
+
+
+def test_circuit_by_position() -> None:
+    """Roles are where heads act, in alphabetical order and reading order within; heads that are not causal are left out."""
+    table = head_index(2, 3).assign(
+        causal=[True, True, False, True, True, True], acts_at=["S2", "", "END", "in between", "END", "S2"]
+    )
+    circuit = from_effects("x", table, by_position=True, source="made up")
+    assert list(circuit.roles.items()) == [
+        ("acts at END", ((1, 1),)),
+        ("acts at S2", ((0, 0), (1, 2))),
+        ("acts in between", ((1, 0),)),
+        ("acts somewhere", ((0, 1),)),
+    ]
+    assert (circuit.n_layers, circuit.n_heads, circuit.source) == (2, 3, "made up")
+    assert from_effects("x", table).heads == ((0, 0), (0, 1), (1, 0), (1, 1), (1, 2))
 
 
 def test_circuit_from_effects() -> None:
