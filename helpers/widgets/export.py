@@ -53,7 +53,7 @@ def as_code(experiment: Experiment) -> str:
     named = index is None and query != "END"
     imports = f"from helpers import {', '.join(['Prompt'] * named + names)}"
     if index is not None:
-        imports += "\nfrom helpers.widgets.playground import at_token"
+        imports += "\nfrom helpers.widgets import at_token"
         record = f"at_token({record}, {index})"
     sides = (_listed(side, named) for side in (experiment.active, experiment.control))
     return _CODE.format(
