@@ -398,3 +398,16 @@ def test_constant_heads_can_be_drawn() -> None:
     record = toy_record(rows)
     for fig in all_figures(analyse(record, record, CIRCUIT)).values():
         fig.canvas.draw()
+
+
+def test_prompts_that_are_all_alike_can_be_drawn() -> None:
+    """No head varies over prompts that are all alike, on one side or on both: there is no correlation, and titles say so."""
+    many = random_rows(3, LAYERS, HEADS, KEYS)
+    alike, other = many[:1].repeat(3, 1, 1, 1), random_rows(1, LAYERS, HEADS, KEYS, seed=1).repeat(3, 1, 1, 1)
+    for control, said in ((other, "control: none (no two heads vary)"), (many, "control: sd ")):
+        drawn = all_figures(analyse(toy_record(alike), toy_record(control)))
+        titles = [ax.get_title(loc="left") for ax in drawn["7_correlation_matrices"].axes[:3]]
+        assert titles[0] == "active: none (no two heads vary)"
+        assert titles[1].startswith(said)
+        title = drawn["8_coupling_scatter"].axes[0].get_title(loc="left")
+        assert title == "Correlations between heads: none, as no two vary on both sides"

@@ -120,7 +120,8 @@ def correlation_matrices_figure(experiment: Experiment) -> Figure:
     named = {"active": coupling.active, "control": coupling.control, "difference": coupling.difference}
     for ax, (name, matrix) in zip(axes, named.items(), strict=False):
         plot_correlation_matrix(ax, matrix, n_heads)
-        ax.set_title(f"{name}: sd {upper_triangle(matrix).std():.2f}")
+        values = upper_triangle(matrix)
+        ax.set_title(f"{name}: sd {values.std():.2f}" if len(values) else f"{name}: none (no two heads vary)")
     for ax in axes[len(named) :]:
         ax.set_axis_off()
     label = "correlation, or difference"
@@ -134,8 +135,9 @@ def coupling_scatter_figure(experiment: Experiment) -> Figure:
     fig = Figure(figsize=(5.6, 5.4))
     ax = fig.subplots()
     plot_coupling_scatter(ax, experiment.coupling, experiment.active.n_heads)
-    largest = abs(upper_triangle(experiment.coupling.difference)).max()
-    ax.set_title(f"Correlations between heads: the largest change is {largest:.2f}")
+    changes = abs(upper_triangle(experiment.coupling.difference))
+    found = f"the largest change is {changes.max():.2f}" if len(changes) else "none, as no two vary on both sides"
+    ax.set_title(f"Correlations between heads: {found}")
     return fig
 
 
