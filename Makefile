@@ -62,7 +62,6 @@ notebooks: $(READY)  ## re-execute every notebook in place
 bench: $(READY_TO_TEST)  ## time and memory of recording and patching against named alternatives
 	@$(TRY_SMOLLM2)
 	@$(BIN)/python tests/benchmarks/attention.py
-	@$(BIN)/python tests/benchmarks/long_prompts.py
 	@$(BIN)/python tests/benchmarks/whole_run.py
 	@$(BIN)/python tests/benchmarks/patching.py
 

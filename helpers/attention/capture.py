@@ -88,9 +88,8 @@ def record_attention(
     for batch, ids in batches(model, tokenized, batch_size, progress=progress):
         at = None if query == "all" else queries[batch].tolist()
         found = attention_rows(model, ids, at, logits=readout, sink_is_a_key=True)
-        here = (..., slice(ids.shape[1]), slice(ids.shape[1])) if query == "all" else (..., slice(ids.shape[1]))
-        rows[batch] = _into(rows[batch], found.rows, here)
-        visible[batch] = _into(visible[batch], found.visible, here)
+        here = (torch.tensor(batch), ..., *[slice(ids.shape[1])] * (len(wide) + 1))
+        rows[here], visible[here] = found.rows, found.visible
         if found.logits is not None:
             logits = found.logits.double()
             said[:, batch] = torch.stack([_read(logits[k], tokenized[i]) for k, i in enumerate(batch)], dim=1)
@@ -127,11 +126,6 @@ def _queries(prompts: Sequence[TokenizedPrompt], query: str) -> Tensor:
             named = ", ".join(prompt.positions)
             raise ValueError(f"query: prompt {number} has the positions {named}, got {query!r}")
     return torch.tensor([p.position(query) for p in prompts])
-
-
-def _into(room: Tensor, found: Tensor, here: tuple[Any, ...]) -> Tensor:
-    room[here] = found.to(room.dtype)
-    return room
 
 
 def _with_sink(rows: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
