@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError
 
 
 def check_folder(out: str | Path, marker: str, form: str) -> None:
@@ -21,32 +25,173 @@ def check_folder(out: str | Path, marker: str, form: str) -> None:
     Raises:
         ValueError: if it exists, is not empty and has no such marker.
     """
-    out = Path(out)
-    if out.is_dir() and (not any(out.iterdir()) or _is_ours(out / marker, form)):
-        return
-    if out.exists():
-        raise ValueError(
-            f"out: expected a new folder or an earlier results folder, got {str(out)!r}, which holds other files"
-        )
+    folder = resolve_folder(out)
+    if folder.is_dir():
+        places = folder, *(scratch / "old" for scratch in _scratches(folder))
+        if not _content(folder) or any(_is_ours(place / marker, form) for place in places):
+            return
+    if os.path.lexists(folder):
+        what = "which holds other files" if folder.is_dir() else "which is a file"
+        raise ValueError(f"out: expected a new folder or an earlier results folder, got {str(out)!r}, {what}")
+
+
+def resolve_folder(out: str | Path) -> Path:
+    """The folder as an absolute path without links; ``~`` is the home folder.
+
+    Raises:
+        ValueError: if there is no such path (a loop of links).
+    """
+    try:
+        return Path(os.path.expanduser(out)).resolve()
+    except (OSError, RuntimeError) as error:
+        raise _no_folder(out, error) from None
+
+
+def check_writing(out: str | Path) -> None:
+    """Write a little where the folder is, or where it will be made, and take it away again.
+
+    Raises:
+        ValueError: if that can't be done, with the reason.
+    """
+    folder = resolve_folder(out)
+    try:
+        for place in {_nearest(folder), _around(folder)}:
+            with tempfile.TemporaryFile(dir=place) as file:
+                file.write(bytes(1 << 16))
+                file.flush()
+    except OSError as error:
+        raise _no_folder(out, error) from None
+
+
+@contextmanager
+def claimed(out: str | Path) -> Iterator[None]:
+    """While the block runs, no other process, and no other thread, can claim the folder.
+
+    Raises:
+        ValueError: if another one has it now.
+    """
+    path = _lock(resolve_folder(out))
+    lock = FileLock(path, timeout=0, is_singleton=True)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ValueError(f"out: expected a folder that no other run is writing to, got {str(out)!r}") from None
+    try:
+        yield
+    finally:
+        if lock.lock_counter == 1:
+            with suppress(OSError):  # Windows can't before the release, and does so itself
+                path.unlink()
+        lock.release()
 
 
 @contextmanager
 def whole_folder(out: str | Path) -> Iterator[Path]:
-    """A new folder beside ``out`` that takes its place, as a whole, if the block ends without an error."""
-    out = Path(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:
-        new, old = Path(scratch, "new"), Path(scratch, "old")
-        new.mkdir()
-        yield new
-        if out.exists():
-            out.rename(old)
+    """A new folder that takes the place of ``out``, as a whole, if the block ends without an error.
+
+    Where ``out`` itself can't be moved (a mount point, the folder in which the process stands), its content is exchanged.
+    What a run that was killed in between had moved away is put back first.
+
+    Raises:
+        ValueError: if another process is writing to it.
+        OSError: one sentence, if it can't be written (a full disk); what was there is as before.
+    """
+    folder = resolve_folder(out)
+    with claimed(out):
         try:
-            new.rename(out)
-        except BaseException:
-            if old.exists():
-                old.rename(out)
-            raise
+            _recover(folder)
+            scratch = _scratch(folder)
+            (scratch / "new").mkdir(parents=True)
+            yield scratch / "new"
+            _exchange(folder, scratch)
+            shutil.rmtree(scratch, ignore_errors=True)
+        except (OSError, SafetensorError) as error:
+            reason = _reason(error)
+            raise OSError(f"out: {str(out)!r} can't be written, and is as it was before: {reason}") from error
+        finally:
+            _clear(folder)
+
+
+def _exchange(folder: Path, scratch: Path) -> None:
+    """The new folder, or all that is in it, in the place of the old; or all as before."""
+    new, old = scratch / "new", scratch / "old"
+    if scratch.parent == folder:
+        moves = [(path, old / path.name) for path in _content(folder)]
+        moves += [(path, folder / path.name) for path in new.iterdir()]
+        old.mkdir()
+    else:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        moves = [*([(folder, old)] if folder.exists() else []), (new, folder)]
+    with ExitStack() as back:
+        for source, target in moves:
+            source.rename(target)
+            back.callback(target.rename, source)
+        back.pop_all()
+
+
+def _recover(folder: Path) -> None:
+    """Put back what a run had moved away when it was killed, and remove what it was writing."""
+    for scratch in _scratches(folder):
+        old = scratch / "old"
+        if scratch.parent != folder and old.exists() and not folder.exists():
+            old.rename(folder)
+        elif scratch.parent == folder and old.exists():
+            for path in [*old.iterdir()]:
+                here = folder / path.name
+                shutil.rmtree(here) if here.is_dir() else here.unlink(missing_ok=True)
+                path.rename(here)
+        if scratch.exists():
+            shutil.rmtree(scratch)
+
+
+def _clear(folder: Path) -> None:
+    """Remove what was being written; what was moved away and could not be put back stays."""
+    for scratch in _scratches(folder):
+        shutil.rmtree(scratch / "new", ignore_errors=True)
+        for left in (scratch / "old", scratch):
+            with suppress(OSError):
+                left.rmdir()  # if it is empty
+
+
+def _scratches(folder: Path) -> tuple[Path, Path]:
+    """Where results are written before they take their place: beside the folder, or in it."""
+    name = f".{folder.name}.being-written"
+    return _around(folder) / name, folder / name
+
+
+def _scratch(folder: Path) -> Path:
+    """The place to write in now: in the folder where it can't be moved."""
+    stays = folder.is_dir() and (folder.is_mount() or Path.cwd().is_relative_to(folder))
+    return _scratches(folder)[stays]
+
+
+def _lock(folder: Path) -> Path:
+    return _around(folder) / f".{folder.name}.lock"
+
+
+def _around(folder: Path) -> Path:
+    """The nearest folder above that exists; or the folder itself, if one may only write there."""
+    above = _nearest(folder.parent)
+    return folder if folder.is_dir() and not os.access(above, os.W_OK) else above
+
+
+def _nearest(folder: Path) -> Path:
+    """The folder, or the nearest one above it that exists."""
+    return next(place for place in (folder, *folder.parents) if os.path.lexists(place))
+
+
+def _content(folder: Path) -> list[Path]:
+    """What is in a folder, but for the files of a run."""
+    return [path for path in folder.iterdir() if path not in (*_scratches(folder), _lock(folder))]
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, without the name of a file in a scratch folder."""
+    return getattr(error, "strerror", None) or str(error)
+
+
+def _no_folder(out: str | Path, error: Exception) -> ValueError:
+    return ValueError(f"out: expected a folder that can be written, got {str(out)!r} ({_reason(error)})")
 
 
 class Kept:
@@ -61,9 +206,12 @@ class Kept:
             return compute()
         path = self._folder / f"{name}.npy"
         if not path.exists():
-            part = path.with_suffix(".part")
-            with part.open("wb") as file:
-                np.save(file, compute())
+            value, part = compute(), path.with_suffix(".part")
+            try:
+                with part.open("wb") as file:
+                    np.save(file, value)
+            except OSError as error:
+                raise OSError(f"work: {str(path)!r} can't be written: {_reason(error)}") from error
             part.replace(path)
         return np.asarray(np.load(path))
 

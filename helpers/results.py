@@ -40,19 +40,20 @@ def save_results(
 
     Args:
         experiment: what to write.
-        out: the folder.
+        out: the folder; ``~`` is the home folder.
         records: records to keep instead of the experiment's own, e.g. those of all positions.
         texts: further text files, name -> content.
 
     Raises:
-        ValueError: if ``out`` exists and is not a results folder of ours.
+        ValueError: if ``out`` exists and is not a results folder of ours, or another process is writing to it.
+        OSError: one sentence, if it can't be written; what was there is as before.
     """
     check_out(out)
     with whole_folder(out) as new:
         _write(experiment, new, records or (experiment.active, experiment.control))
         for name, text in (texts or {}).items():
-            (new / name).write_text(text)
-    return Path(out)
+            (new / name).write_text(text, encoding="utf-8")
+    return Path(os.path.expanduser(out))
 
 
 def check_out(out: str | Path) -> None:
@@ -66,15 +67,17 @@ def load_records(folder: str | Path) -> tuple[AttentionRecord, AttentionRecord]:
     Raises:
         FileNotFoundError, ValueError: if there are none, or they are no records.
     """
-    active, control = (AttentionRecord.load(Path(folder, "records", f"{name}.safetensors")) for name in SIDES)
+    active, control = (
+        AttentionRecord.load(Path(os.path.expanduser(folder), "records", f"{name}.safetensors")) for name in SIDES
+    )
     return active, control
 
 
 def _write(experiment: Experiment, folder: Path, records: tuple[AttentionRecord, AttentionRecord]) -> None:
     (folder / "figures").mkdir()
     experiment.table.to_csv(folder / "heads.csv", index=False, float_format="%.6g", lineterminator="\n")
-    (folder / "report.txt").write_text(report(experiment))
-    (folder / MARKER).write_text(json.dumps(_statistics(experiment), indent=1) + os.linesep)
+    (folder / "report.txt").write_text(report(experiment), encoding="utf-8")
+    (folder / MARKER).write_text(json.dumps(_statistics(experiment), indent=1) + "\n")
     for name, record in zip(SIDES, records, strict=True):
         record.save(folder / "records" / f"{name}.safetensors", compact=True)
     with rc_context(RC):  # type: ignore[arg-type]
