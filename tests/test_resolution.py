@@ -236,6 +236,16 @@ def test_rounding_in_half_of_the_prompts_does_not_carry_a_test() -> None:
     assert head_tests(active, control).p.item() == pytest.approx(expected, rel=1e-9)
 
 
+def test_a_shift_within_the_resolution_has_p_1_however_dense_the_values() -> None:
+    """Values spread over 3 resolutions, all of one side up by 0.8: ties can't undo that, Mann-Whitney's p is tiny; p = 1."""
+    control = 0.5 + 3 * RESOLUTION * np.random.default_rng(0).random((200, 1, 1))
+    active = control + 0.8 * RESOLUTION
+    tied = np.split(tie(np.concatenate([active, control]).ravel()), 2)
+    assert stats.mannwhitneyu(*tied, method="asymptotic").pvalue < 1e-6
+    assert head_tests(active, control).p.item() == 1
+    assert head_tests(active, control, resolution=RESOLUTION / 2).p.item() < 1e-6
+
+
 # What is no rounding
 
 
