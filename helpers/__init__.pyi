@@ -34,6 +34,7 @@ from .experiment import Experiment as Experiment
 from .experiment import analyse as analyse
 from .heads import Head as Head
 from .heads import head_names as head_names
+from .heads import pairs_of as pairs_of
 from .models.load import ModelUnavailable as ModelUnavailable
 from .models.load import load_model as load_model
 from .patching.attribution import attribute_heads as attribute_heads

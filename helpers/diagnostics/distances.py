@@ -16,10 +16,10 @@ from torch import Tensor
 from helpers.diagnostics.resolution import rounding, settle
 from helpers.diagnostics.rows import check_rows
 
-Rows = Float[Tensor, "*batch key"]
+_Rows = Float[Tensor, "*batch key"]
 
 
-def total_variation(p: Rows, q: Rows) -> Float[np.ndarray, "*batch"]:
+def total_variation(p: _Rows, q: _Rows) -> Float[np.ndarray, "*batch"]:
     """Share of attention that moves from one key to another: TV(p, q) = sum_i |p_i - q_i| / 2, in [0, 1].
 
     Args:
@@ -36,7 +36,7 @@ def total_variation(p: Rows, q: Rows) -> Float[np.ndarray, "*batch"]:
     return settle(np.abs(left - right).sum(-1) / 2, rounding(p.dtype, q.dtype))
 
 
-def jensen_shannon(p: Rows, q: Rows) -> Float[np.ndarray, "*batch"]:
+def jensen_shannon(p: _Rows, q: _Rows) -> Float[np.ndarray, "*batch"]:
     """Jensen-Shannon distance: the root of the mean KL of p and q to their average, in units of log 2; in [0, 1].
 
         JS(p, q)^2 = (KL(p || m) + KL(q || m)) / (2 log 2),   m = (p + q) / 2
@@ -50,14 +50,14 @@ def jensen_shannon(p: Rows, q: Rows) -> Float[np.ndarray, "*batch"]:
     return settle(np.sqrt(divergence.clip(0, 1)), rounding(p.dtype, q.dtype))
 
 
-def _matched(p: Rows, q: Rows) -> tuple[np.ndarray, np.ndarray]:
+def _matched(p: _Rows, q: _Rows) -> tuple[np.ndarray, np.ndarray]:
     if p.shape != q.shape:
         raise ValueError(f"q: expected the shape of p, {tuple(p.shape)}, got {tuple(q.shape)}")
     return check_rows(p)[0].numpy(), check_rows(q)[0].numpy()
 
 
 #: name -> distance of matched rows, as `SHAPES` of one row.
-DISTANCES: dict[str, Callable[[Rows, Rows], np.ndarray]] = {
+DISTANCES: dict[str, Callable[[_Rows, _Rows], np.ndarray]] = {
     "total variation": total_variation,
     "Jensen-Shannon": jensen_shannon,
 }
