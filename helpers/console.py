@@ -18,11 +18,16 @@ def accept_all_characters() -> None:
 
 
 def say(text: str, stream: TextIO | None = None) -> None:
-    """Print to stdout or another stream; whoever has stopped reading it (``| head -1``) has had enough."""
+    """Print to stdout or another stream, the results being saved by then.
+
+    Whoever has stopped reading (``| head -1``) has had enough; that stdout can't be written is said on stderr.
+    """
     stream = stream or sys.stdout
     try:
         print(text, file=stream, flush=True)
-    except BrokenPipeError:
+    except OSError as error:
+        if stream is not sys.stderr and not isinstance(error, BrokenPipeError):
+            say(f"stdout can't be written ({sentence(error)}); the results are in their folder", sys.stderr)
         with suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 

@@ -385,6 +385,22 @@ def test_results_are_saved_when_nobody_reads(loaded: list[str], monkeypatch: pyt
     assert main(["run", "--n", "0"]) == 2
 
 
+def test_a_report_that_finds_no_room(
+    loaded: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """stdout on a full disk: the results are there, and stderr says that the report was not printed."""
+
+    class Full(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(sys, "stdout", Full())
+    assert main(["run", "--model", "m", "--n", "4"]) == 0
+    said = "stdout can't be written (No space left on device); the results are in their folder\n"
+    assert refusal(capsys.readouterr().err) == said
+    assert os.listdir() == ["results"]
+
+
 def test_a_console_of_ascii_shows_the_rest(loaded: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """A character that can't be printed is printed as its number, and the file has it as it is."""
     path = write_prompts(Path("χ.txt"), [MARY, KATE])
