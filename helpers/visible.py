@@ -10,8 +10,8 @@ from torch import Tensor
 
 
 def visible_keys(
-    queries: Int[Tensor, prompt * query], n_keys: int, windows: Sequence[int]
-) -> Bool[Tensor, "prompt layer *query key"]:
+    queries: Int[Tensor, "prompt ..."], n_keys: int, windows: Sequence[int]
+) -> Bool[Tensor, "prompt layer ... key"]:
     """True where a key is visible: query t sees keys 0 … t, in a layer with a window the last ``window`` of them.
 
     Args:

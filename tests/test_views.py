@@ -14,7 +14,7 @@ from architectures import GPT2
 from models import random_model, save_tiny_gpt2
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from helpers import ModelUnavailable, ioi_prompts, load_model, record_attention
+from helpers import ModelUnavailable, ioi_prompts, load_model, minimal_pairs, patch_heads, record_attention
 from helpers.attention.stream import concatenate, record_to_folder
 from helpers.experiment import analyse
 from helpers.models import canary, forward
@@ -59,6 +59,7 @@ def test_a_model_in_memory(words: Any) -> None:
         hf.set_attn_implementation("eager")
         said = hf(torch.tensor([record.prompts[0].ids]), output_attentions=True).attentions
     torch.testing.assert_close(record.rows[0], torch.cat(said)[:, :, -1], rtol=0, atol=1e-6)
+    assert len(patch_heads(model, *minimal_pairs(2), progress=False).clean) == 2
 
 
 def test_a_hook_on_the_wrapper_is_seen_by_recording(model: Any) -> None:
@@ -122,8 +123,6 @@ def test_without_bos_the_refusal_names_the_way_out(tiny_folder: Path, tmp_path: 
     import json
     import shutil
 
-    from helpers import minimal_pairs, patch_heads
-
     shutil.copytree(tiny_folder, tmp_path / "m")
     path = tmp_path / "m" / "tokenizer_config.json"
     said = json.loads(path.read_text())
@@ -142,8 +141,6 @@ def test_without_bos_the_refusal_names_the_way_out(tiny_folder: Path, tmp_path: 
 
 def test_a_wrapper_that_differs_is_refused(words: Any, tmp_path: Path) -> None:
     """GPT-2 without scaled weights, which the wrapper scales: rows are the model's, patching is refused by what differs."""
-    from helpers import minimal_pairs, patch_heads
-
     config = GPT2Config(
         **(GPT2 | {"vocab_size": len(words), "bos_token_id": 0, "eos_token_id": 0}), scale_attn_weights=False
     )

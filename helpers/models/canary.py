@@ -15,11 +15,10 @@ import torch
 from torch import Tensor
 
 from helpers.models.fused import rows_of
+from helpers.models.model import LanguageModel, ModelUnavailable
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
-
-    from helpers.models.model import LanguageModel
 
 #: Tokens of the prompt: at least, and at most if a window is to be passed.
 SHORT, LONG = 12, 96
@@ -92,8 +91,6 @@ def compare_views(model: LanguageModel, lens: TransformerBridge, expected: Refer
     Raises:
         ModelUnavailable: one sentence.
     """
-    from helpers.models.model import ModelUnavailable
-
     try:
         pattern, z = ([f"blocks.{i}.attn.{name}" for i in range(model.n_layers)] for name in ("hook_pattern", "hook_z"))
         seen: dict[str, Tensor] = {}

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from helpers.models.model import LanguageModel
+from helpers.models.model import LanguageModel
 
 DIGITS = 16
 

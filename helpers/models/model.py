@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from helpers.models.fingerprint import identity
-
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
@@ -141,7 +139,7 @@ class LanguageModel:
         inner = self.hf if self.is_spread else _sharing_weights(self.hf)
         try:
             lens = TransformerBridge.boot_transformers(
-                self.name, hf_model=inner, tokenizer=copy.deepcopy(self.tokenizer), dtype=self.dtype,
+                self.name, hf_model=inner, tokenizer=_copied(self.tokenizer), dtype=self.dtype,
                 device=None if self.is_spread else str(self.device),
             )  # fmt: skip
         except Exception as error:  # adapters refuse in many ways, a failed assertion among them
@@ -165,6 +163,8 @@ class LanguageModel:
     @property
     def identity(self) -> str:
         """Which weights, tokenizer and configuration these are (`helpers.models.fingerprint`); kept until weights change."""
+        from helpers.models.fingerprint import identity
+
         state = [(tensor.data_ptr(), tensor._version) for tensor in self.hf.parameters()]
         if self._identity is None or self._identity[0] != state:
             self._identity = state, identity(self)
@@ -180,7 +180,16 @@ def first_sentence(error: Exception) -> str:
 def _sharing_weights(hf: Any) -> Any:
     """Modules of their own with the same tensors: TransformerLens may take them apart."""
     shared = {id(tensor): tensor for tensor in [*hf.parameters(), *hf.buffers()]}
-    return copy.deepcopy(hf, shared)
+    copied = copy.deepcopy(hf, shared)
+    copied.config.architectures = copied.config.architectures or [type(hf).__name__]
+    return copied
+
+
+def _copied(tokenizer: Any) -> Any:
+    """A tokenizer for the wrapper, which sets tokens in it, and would read it anew, from the hub if need be, to add a BOS."""
+    own = copy.deepcopy(tokenizer)
+    own.init_kwargs |= {"name_or_path": tokenizer.name_or_path, "add_bos_token": True}
+    return own
 
 
 def _state(lens: nn.Module) -> tuple[int, list[tuple[int, int]]]:
