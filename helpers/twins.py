@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
@@ -11,7 +9,7 @@ from jaxtyping import Float
 from helpers.attention.record import AttentionRecord
 from helpers.diagnostics.heads import head_resolution
 from helpers.experiment import Experiment, Q
-from helpers.heads import Head, HeadLike, heads_of
+from helpers.heads import Head, head_names, heads_of
 from helpers.statistics.pairs import paired_tests
 
 __all__ = ["CHANGES", "LOOKS", "MOVES", "change_counts", "example_heads", "looks_table", "row_changes"]
@@ -73,18 +71,17 @@ def weight_at(
     return np.asarray(record.rows.double().numpy()[which, :, :, places].mean(0))
 
 
-def looks_table(pairs: Experiment, heads: Sequence[HeadLike]) -> pd.DataFrame:
-    """Mean weight that heads put on BOS and the names at END, on IOI prompts and (in brackets) on their twins, as strings."""
-    rows = {}
-    for head in heads:
-        cells = {}
-        for position in ("BOS", "IO", "S1", "S2"):
-            here, there = (
-                weight_at(side, position, pairs.active)[tuple(head)] for side in (pairs.active, pairs.control)
-            )
-            cells[position] = f"{here:.2f} ({there:.2f})"
-        rows[str(Head(*head))] = cells
-    return pd.DataFrame.from_dict(rows, orient="index", columns=["BOS", "IO", "S1", "S2"])
+def looks_table(pairs: Experiment, heads: pd.DataFrame) -> pd.DataFrame:
+    """Mean weight that heads put on BOS and the names at END, on IOI prompts and (in brackets) on their twins, as strings.
+
+    Args:
+        heads: one row a head: layer, head.
+    """
+    shown = {}
+    for position in ("BOS", "IO", "S1", "S2"):
+        here, there = (weight_at(side, position, pairs.active) for side in (pairs.active, pairs.control))
+        shown[position] = [f"{here[head]:.2f} ({there[head]:.2f})" for head in heads_of(heads)]
+    return pd.DataFrame(shown, index=head_names(heads))
 
 
 def change_counts(changes: pd.DataFrame) -> pd.DataFrame:

@@ -58,6 +58,7 @@ from .story import plot_counts as plot_counts
 from .story import plot_moved as plot_moved
 from .story import plot_parts as plot_parts
 from .story import plot_twin_rows as plot_twin_rows
+from .story import role_matrices_figure as role_matrices_figure
 from .story import twin_rows_figure as twin_rows_figure
 from .style import ACTIVE as ACTIVE
 from .style import BLACK as BLACK

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from helpers.experiment import Experiment
-from helpers.heads import Head, HeadLike, head_names
+from helpers.heads import Head, HeadLike, head_names, heads_of
 from helpers.plots.plane import common_n, label_plane, plot_attainable, plot_head, plot_shift_arrows
 from helpers.plots.rows import plot_token_strips
 from helpers.plots.scores import plot_scores, score_legend
@@ -74,12 +74,11 @@ def heads_in_plane_figure(experiment: Experiment, heads: Sequence[HeadLike]) -> 
 def arrows_figure(experiment: Experiment, *, top: int = 6) -> Figure:
     """The plane: arrows for the circuit's heads and for the ``top`` others that shift most, all named; dots for the rest."""
     table, n = experiment.table, common_n(experiment)
-    others = table[~table.in_circuit]
-    most = others.loc[others.d_kl.abs().nlargest(top).index]
+    most = _most_shifted(experiment, top)
     shown = pd.concat([table[table.in_circuit], most])
     fig = Figure(figsize=(8, 5), layout="constrained")
     ax = fig.subplots()
-    rest = others.drop(index=most.index)
+    rest = table[~table.in_circuit].drop(index=most.index)
     ax.scatter(rest.kl_active, rest.chi_active, s=8, color=GREY, alpha=0.5, lw=0)
     plot_shift_arrows(ax, shown, n=n, label_heads=False)
     points = list(zip(shown.kl_active, shown.chi_active, strict=True))
@@ -92,6 +91,34 @@ def arrows_figure(experiment: Experiment, *, top: int = 6) -> Figure:
     what = f"the circuit's {len(shown) - len(most)} heads and the" if len(shown) > len(most) else "the"
     ax.set_title(f"{experiment.active.model}: {what} {len(most)} others that shift most", fontsize=10.5, loc="left")
     return fig
+
+
+def role_matrices_figure(experiment: Experiment, *, top: int = 6) -> Figure:
+    """Correlations of KL between the circuit's heads by role, and the ``top`` others that shift most: both sets, and the difference."""
+    table, circuit = experiment.table.set_index(["layer", "head"]), experiment.circuit
+    inside = list(circuit.heads) if circuit else []
+    heads = [*inside, *heads_of(_most_shifted(experiment, top))]
+    at = [head[0] * experiment.active.n_heads + head[1] for head in heads]
+    coupling = experiment.coupling
+    fig = Figure(figsize=(9, 3.9), layout="constrained")
+    axes = fig.subplots(1, 3)
+    sides = {"active": coupling.active, "control": coupling.control, "active − control": coupling.difference}
+    for ax, (name, matrix) in zip(axes, sides.items(), strict=True):
+        image = ax.imshow(matrix[np.ix_(at, at)], cmap="RdBu_r", vmin=-1, vmax=1)
+        ax.set_title(name, fontsize=10.5, loc="left")
+        ax.set_xticks([])
+        ax.set_yticks(range(len(heads)), map(str, heads) if ax is axes[0] else [""] * len(heads), fontsize=6.5)
+        ax.tick_params(length=0)
+    for label, head in zip(axes[0].get_yticklabels(), heads, strict=True):
+        label.set_color(_ink(table.role[head]) if head in inside else GREY)
+    fig.colorbar(image, ax=axes, shrink=0.75, extend="both", label="correlation of KL, or difference")
+    return fig
+
+
+def _most_shifted(experiment: Experiment, top: int) -> pd.DataFrame:
+    """The heads outside the circuit whose KL shifts most."""
+    others = experiment.table[~experiment.table.in_circuit]
+    return others.loc[others.d_kl.abs().nlargest(top).index]
 
 
 def plot_counts(ax: Axes, counts: pd.DataFrame) -> Axes:
