@@ -105,6 +105,7 @@ def test_falls_back_where_an_architecture_disagrees(
     from helpers.models import forward as module
 
     expected = patch_heads(tiny, *pairs, whole=True, progress=False)
+    monkeypatch.setattr(tiny, "starts", {})  # as if it had never been tried
     if broken == "cache":
         monkeypatch.setattr(StoredRun, "_keys_and_values", lambda self, token: 1 / 0 if token else None)
     else:
@@ -136,3 +137,15 @@ def test_logits_are_those_of_the_last_token(tiny: Any) -> None:
     zero = torch.zeros(1, requires_grad=True)
     out = forward(tiny, ids, [(hook_z(0), lambda z, hook: z + zero)])
     assert torch.autograd.grad(out.sum(), zero)[0].abs() > 0
+
+
+def test_is_tried_out_once(tiny: Any, pairs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second stored run of that length and first token tries nothing, and starts where the first did, with its logits."""
+    monkeypatch.setattr(tiny, "starts", {})
+    first = MinimalPairs(tiny, *pairs).store(np.arange(6))[0]
+    monkeypatch.setattr(StoredRun, "_try", lambda self, token: pytest.fail("tried again"))
+    second = MinimalPairs(tiny, *pairs).store(np.arange(6))[0]
+    assert (second.starts_at, second.start) == (first.starts_at, first.start) == ("layer and token", first.start)
+    torch.testing.assert_close(second.logits, first.logits, rtol=0, atol=1e-4)
+    for one, other in zip(second.z, first.z, strict=True):
+        torch.testing.assert_close(one, other)

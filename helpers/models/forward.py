@@ -136,8 +136,8 @@ class StoredRun:
     A run in which a head of layer L puts out something else at tokens from t on shares two things with the unchanged run:
     the residual stream that enters layer L, and keys and values of the tokens before t. `resume` starts from these. In a
     causal decoder this is exact but for rounding. Architectures differ in what they hand from layer to layer, so that
-    every stored run tries it out: where resuming without a change does not give the plain run's logits, runs start at
-    the layer alone, or at the input.
+    it is tried out, once for each model, length and first token: where resuming without a change does not give the plain
+    run's logits, runs start at the layer alone, or at the input.
 
     Attributes:
         starts_at: ``"layer and token"``, ``"layer"``, or ``"input"``: where runs start.
@@ -152,12 +152,15 @@ class StoredRun:
     def __init__(self, model: LanguageModel, ids: Ids, *, token: int = 0, whole: bool = False) -> None:
         """Run the prompts; ``token``: the first that any run will change; ``whole``: start every run at the input."""
         self.model, self.ids = model, ids
-        self._begin(0)
-        self.logits = self._record()
-        ways: list[tuple[Start, int]] = [("layer", 0)]
-        if token > 0:
-            ways.insert(0, ("layer and token", token))
-        self.starts_at: Start = next((way for way, first in ways if not whole and self._can_start(first)), "input")
+        case = (model.is_as_made, ids.shape[1], token)
+        known: Start | None = "input" if whole else model.starts.get(case)
+        self.starts_at: Start = known or self._try(token)
+        if not whole:
+            model.starts[case] = self.starts_at
+        if known:
+            first = token if known == "layer and token" else 0
+            self._begin(first, self._keys_and_values(first))
+            self.logits = self._record()
         if self.starts_at == "input":
             self._outputs = []
 
@@ -196,6 +199,15 @@ class StoredRun:
         self.z, self._outputs = z, outputs
         return logits
 
+    def _try(self, token: int) -> Start:
+        """Where runs can start; the way that is found has been recorded."""
+        self._begin(0)
+        self.logits = self._record()
+        ways: list[tuple[Start, int]] = [("layer", 0)]
+        if token > 0:
+            ways.insert(0, ("layer and token", token))
+        return next((way for way, first in ways if self._can_start(first)), "input")
+
     def _can_start(self, token: int) -> bool:
         try:
             self._begin(token, self._keys_and_values(token))
@@ -207,6 +219,7 @@ class StoredRun:
             ]
             wrong = [(logits - self.logits.repeat_interleave(copies, 0)).abs().max() for logits, copies in found]
             if all(bool(difference <= tolerance) for difference in wrong):
+                self.logits = found[0][0]  # as a run that tries nothing has them
                 return True
         except Exception:  # an architecture that can't take a cache or a skipped block says so in its own way
             pass

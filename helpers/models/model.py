@@ -40,6 +40,7 @@ class LanguageModel:
         self.hf, self.tokenizer = hf.eval().requires_grad_(False), tokenizer
         self.name = name or str(hf.config.name_or_path or hf.config.model_type)
         self.weight_names = set(hf.state_dict())
+        self.starts: dict[tuple[bool, int, int], Any] = {}  # see `helpers.models.forward.StoredRun`
         self._identity: tuple[list[tuple[int, int]], str] | None = None
         self._as_made: Any = None
 
@@ -70,6 +71,7 @@ class LanguageModel:
         """As of a torch module: another device or dtype. The wrapper, and hooks on it, are made anew when asked for."""
         self.hf.to(*place, **options)
         vars(self).pop("lens", None)
+        self.starts.clear()
         return self
 
     @property
