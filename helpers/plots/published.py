@@ -83,14 +83,14 @@ def plot_pair_changes(ax: Axes, pairs: pd.DataFrame) -> Axes:
         pairs: name, c_control and c_active.
     """
     ends = pairs.sort_values("c_active")
-    for row, place in zip(ends.itertuples(), spread(ends.c_active, 0.1), strict=True):
+    for row, place in zip(ends.itertuples(), spread(ends.c_active, 0.085), strict=True):
         colour = VERMILION if row.c_active > row.c_control else BLUE
         ax.plot([0, 1], [row.c_control, row.c_active], "o-", color=colour, lw=1.4, ms=4, alpha=0.8)
         ax.annotate(row.name, (1, row.c_active), (1.12, place), fontsize=8.5, va="center", color=colour,
                     arrowprops={"arrowstyle": "-", "color": GREY, "lw": 0.5})  # fmt: skip
     ax.axhline(0, color=GREY, lw=0.8)
     ax.set_xticks([0, 1], ["ABC prompts", "IOI prompts"])
-    ax.set(xlim=(-0.15, 1.6), ylim=(-1, 1), ylabel="correlation of KL over prompts")
+    ax.set(xlim=(-0.15, 1.6), ylim=(-1.08, 1), ylabel="correlation of KL over prompts")
     return ax
 
 

@@ -141,7 +141,8 @@ def plot_counts(ax: Axes, counts: pd.DataFrame) -> Axes:
 
 def counts_figure(counts: Mapping[str, pd.DataFrame]) -> Figure:
     """`plot_counts` of several models side by side."""
-    fig = Figure(figsize=(3.8 * len(counts), 3.2), layout="constrained")
+    fig = Figure(figsize=(3.8 * len(counts), 3.3), layout="constrained")
+    fig.suptitle("Heads that shift between the two sets of prompts (q < 0.05)", fontsize=11)
     for ax, (name, table) in zip(fig.subplots(1, len(counts), sharey=True, squeeze=False)[0], counts.items(), strict=True):  # fmt: skip
         plot_counts(ax, table).set_title(name, fontsize=10.5, loc="left")
         ax.label_outer()
