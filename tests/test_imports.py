@@ -78,6 +78,17 @@ def test_analysis_needs_no_model_library() -> None:
 # Public names
 
 
+def test_recording_needs_no_transformer_lens() -> None:
+    """A model is loaded and its attention recorded without the wrapper and its imports."""
+    loaded = modules_after(
+        "warnings.simplefilter('default')\n"
+        "from helpers import load_model, record_attention\n"
+        "record_attention(load_model('demo', device='cpu'), ['Mary saw John'], readout=True, progress=False)"
+    )
+    assert "transformers" in loaded
+    assert "transformer_lens" not in loaded
+
+
 def test_groups_are_public() -> None:
     """``helpers`` offers the groups, those and no other modules."""
     assert len(GROUPS) >= 9
