@@ -125,3 +125,27 @@ def test_a_word_with_its_blank_is_the_word(letters: Any) -> None:
     assert readout_ids(letters, blank) == readout_ids(letters, plain)
     with pytest.raises(ValueError, match=r"^answer: expected a word without a blank before it"):
         readout_ids(letters, Prompt(TEXT, answer="  xy", foil="zw"))
+
+
+@pytest.mark.parametrize("scheme", ["always", "first", "never"])
+def test_a_tokenizer_that_prepends_a_blank(scheme: str, tmp_path: Path) -> None:
+    """SentencePiece's way: the id is that of the word after a blank, in its place; every readout is transformers' own."""
+    words = ["When", "Mary", "and", "John", "went", ",", "gave", "a", "ball", "to"]
+    vocabulary = {token: i for i, token in enumerate(["<s>", "<unk>", *(f"▁{w}" for w in words), *words])}
+    inside = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    inside.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme)
+    inside.decoder = decoders.Metaspace(prepend_scheme=scheme)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inside, bos_token="<s>", unk_token="<unk>")
+    text = "When Mary and John went , John gave a ball to"
+    prompt = Prompt(text, answer="Mary", foil="John")
+    assert readout_ids(tokenizer, prompt) == ((vocabulary["▁Mary"],), (vocabulary["▁John"],))
+    shape = {"n_layer": 2, "n_head": 4, "n_embd": 32, "n_positions": 32, "vocab_size": len(vocabulary)}
+    folder = save_gpt2(tmp_path, tokenizer, initializer_range=0.2, **shape)
+    record = record_attention(load_model(str(folder), device="cpu"), [prompt], readout=True, progress=False)
+    hf = GPT2LMHeadModel.from_pretrained(folder).eval()
+    with torch.no_grad():
+        logits = hf(torch.tensor([record.prompts[0].ids])).logits[0, -1]
+    expected = logits[vocabulary["▁Mary"]] - logits[vocabulary["▁John"]]
+    assert abs(expected) > 1e-3
+    assert record.readout is not None
+    assert float(record.readout.logit_difference[0]) == pytest.approx(float(expected), abs=1e-5)
