@@ -21,6 +21,7 @@ import helpers
 PACKAGE = Path(helpers.__file__).parent
 NOTEBOOKS = sorted((PACKAGE.parent / "notebooks").glob("*.ipynb"))
 MAGIC = re.compile(r"(?m)^(\s*)%.*")
+FOLDED = re.compile(r"```python\n(.*?)```", re.DOTALL)
 GROUPS = sorted(stub.parent.name for stub in PACKAGE.glob("*/__init__.pyi"))
 FACES = {"helpers": helpers} | {name: importlib.import_module(f"helpers.{name}") for name in GROUPS}
 NAMES = [(face, name) for face, module in FACES.items() for name in module.__all__]
@@ -171,14 +172,14 @@ def test_figures_are_named_by_what_they_take_and_return() -> None:
 
 
 def test_nothing_is_there_for_tests_alone() -> None:
-    """Every public function and class is used in the package or in a notebook, or is a public name of ``helpers``."""
+    """Every public function and class is used in the package or a notebook, folded code too, or is a name of ``helpers``."""
     read: Counter[str] = Counter()
     for _, tree in trees():
         read.update(words(tree))
     for path in NOTEBOOKS:
         for cell in nbformat.read(path, as_version=4).cells:
-            if cell.cell_type == "code":
-                read.update(words(ast.parse(MAGIC.sub(r"\1pass", cell.source))))
+            for code in [cell.source] if cell.cell_type == "code" else FOLDED.findall(cell.source):
+                read.update(words(ast.parse(MAGIC.sub(r"\1pass", code))))
     things = {
         (str(file.relative_to(PACKAGE)), node.name)
         for file, tree in trees()

@@ -26,6 +26,9 @@ from .hypothesis import plot_row_bars as plot_row_bars
 from .hypothesis import plot_simplex as plot_simplex
 from .hypothesis import plot_solution_path as plot_solution_path
 from .hypothesis import plot_touching_lines as plot_touching_lines
+from .moving import arch_figure as arch_figure
+from .moving import moving_picture as moving_picture
+from .moving import turned_figure as turned_figure
 from .plane import label_plane as label_plane
 from .plane import plot_attainable as plot_attainable
 from .plane import plot_head as plot_head
