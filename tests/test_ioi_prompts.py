@@ -217,6 +217,9 @@ def test_frames_that_make_the_same_text_are_counted_once(
 BAD_POOLS = {
     "n = 0": ({"n": 0}, "n: expected at least 1 prompt, got 0"),
     "n negative": ({"n": -3}, "n: expected at least 1 prompt, got -3"),
+    "n as text": ({"n": "3"}, "^n: expected at least 1 prompt, got '3'$"),
+    "n = None": ({"n": None}, "^n: expected at least 1 prompt, got None$"),
+    "half a prompt": ({"n": 2.5}, "^n: expected at least 1 prompt, got 2.5$"),
     "name twice": ({"names": ["Ann", "Bo", "Dee", "Bo"]}, "names: expected distinct names, got 'Bo' more than once"),
     "frame twice": ({"frames": [PLAIN, PLAIN]}, "frames: expected distinct frames, got 'Then .*' more than once"),
     "no giver": ({"frames": ["{X} and {Y} met"]}, r"frames: expected \{X\}, \{Y\} and \{GIVER\} once each, got"),

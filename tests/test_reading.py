@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from helpers import Prompt, attribute_heads, patch_heads, patch_paths, record_attention, record_changes, tokenize
 from helpers.patching.pairs import MinimalPairs
+from helpers.prompts.characters import odd_character, seen_end, trim, unseen_end
 from helpers.prompts.ioi import ioi_prompts, minimal_pairs
-from helpers.prompts.reading import as_prompts, odd_character, parse_prompts, prompt_lines, read_prompts, unseen_end
+from helpers.prompts.reading import as_prompts, parse_prompts, prompt_lines, read_prompts
 from helpers.prompts.tokens import notes
 
 TEXTS = ["Mary saw John in the park", "Kate saw Tom in the room"]
@@ -43,13 +44,42 @@ def test_files_as_editors_write_them(content: bytes, tmp_path: Path) -> None:
     assert found.notes == ()
 
 
-@pytest.mark.parametrize("end", [" ", "   ", "\t", "\u00a0", "\u200b", "\u3000", "\ufeff", "\x1a", " \u00a0\t"])
+#: One of every kind that shows nothing: directions, invisible operators, soft hyphen, tags, fillers, joiners, selectors.
+UNSEEN = "\u200e\u200f\u061c\u202a\u202e\u2063\u2066\u2069\u00ad\ufff9\U000e0041\u2800\u3164\u115f\u1160\uffa0\u034f\u17b4\u200d\ufe0f"
+
+
+@pytest.mark.parametrize(
+    "end", [" ", "   ", "\t", "\u00a0", "\u200b", "\u3000", "\ufeff", "\x1a", " \u00a0\t", *UNSEEN, " \u200e "]
+)
 def test_what_is_unseen_at_the_ends_is_taken_off(end: str) -> None:
     """White space of any kind, before or after a prompt, on one line or both: gone, with a note of the number of lines."""
     for text, lines in ((f"{TEXTS[0]}{end}\n{TEXTS[1]}", "1 line"), (f"{end}{TEXTS[0]}\n{TEXTS[1]}{end}", "2 lines")):
         found = parse_prompts(f"\n{text}")
         assert [p.text for p in found] == TEXTS
         assert found.notes == (f"White space at the ends of {lines} was taken off.",)
+
+
+def test_default_ignorables_are_unseen() -> None:
+    """Unicode's own list of what is not displayed (Default_Ignorable_Code_Point), where a character is assigned."""
+    ranges = (
+        (0xAD, 0xAD), (0x34F, 0x34F), (0x61C, 0x61C), (0x115F, 0x1160), (0x17B4, 0x17B5), (0x180B, 0x180E),
+        (0x200B, 0x200F), (0x202A, 0x202E), (0x2060, 0x2064), (0x2066, 0x206F), (0x3164, 0x3164), (0xFE00, 0xFE0F),
+        (0xFEFF, 0xFEFF), (0xFFA0, 0xFFA0), (0x1BCA0, 0x1BCA3), (0x1D173, 0x1D17A), (0xE0020, 0xE007F),
+        (0xE0100, 0xE01EF),
+    )  # fmt: skip
+    for character in (chr(code) for first, last in ranges for code in range(first, last + 1)):
+        assert trim(f"{character}Mary{character} {character}") == "Mary"
+        assert seen_end(character) == 0
+
+
+@pytest.mark.parametrize(
+    "seen", ["❤\ufe0f", "葛\U000e0100", "٥\u06dd", "Zoe\u0308", "👩\u200d🔬", "क\u094d", "…", "\ue000"]
+)
+def test_what_one_sees_at_the_ends_stays(seen: str) -> None:
+    """A selector that colours a heart or picks the form of an ideograph, accents, signs and private letters are text."""
+    assert trim(f"{seen}\u200e ") == trim(seen) == seen
+    assert unseen_end(seen) == ""
+    assert parse_prompts(f"Mary saw {seen}").notes == ()
 
 
 def test_comments_are_left_out() -> None:
@@ -69,6 +99,8 @@ ODD: dict[str, tuple[str, str]] = {
     "mark inside": ("Mary \ufeffsaw", "U+FEFF ZERO WIDTH NO-BREAK SPACE at character 6 of"),
     "NUL (UTF-16)": ("M\x00a\x00r", "U+0000 CONTROL CHARACTER at character 2 of"),
     "line separator": ("Mary saw\u2028John", "U+2028 LINE SEPARATOR at character 9 of"),
+    "blank letter": ("Mary\u3164saw", "U+3164 HANGUL FILLER at character 5 of"),
+    "invisible comma": ("Mary\u2063saw", "U+2063 INVISIBLE SEPARATOR at character 5 of"),
 }
 
 
@@ -83,7 +115,7 @@ def test_odd_characters_inside_are_refused(line: str, what: str, tmp_path: Path)
 
 def test_curly_quotes_dashes_and_other_scripts_are_text() -> None:
     """Characters that one sees, and the joiners that scripts need, are as they were typed."""
-    typed = ["“Mary” — said John’s", "Zoë a vu Åsa", "می\u200cخواهم", "👩\u200d🔬 saw"]
+    typed = ["“Mary” — said John’s", "Zoë a vu Åsa", "می\u200cخواهم", "👩\u200d🔬 saw", "שלום\u200e (Mary) saw"]
     assert [p.text for p in parse_prompts("\n".join(typed))] == typed
 
 
@@ -97,10 +129,37 @@ def test_refuses_what_is_no_text_file(tmp_path: Path) -> None:
         "none.txt": "a file that can't be read (No such file or directory)",
         "u16.txt": "one whose byte 1 is not UTF-8",
         "latin.txt": "one whose byte 12 is not UTF-8",
+        "x" * 300: "a file that can't be read (File name too long)",
     }.items():
         path = tmp_path / name
         with pytest.raises(ValueError, match=f"^{re.escape(f'--active {path}: {rule} {what}')}$"):
             read_prompts(path, name="--active")
+
+
+@pytest.mark.parametrize(
+    ("path", "what"), [(None, "None"), (3, "3 (int)"), (["a.txt"], "a list"), ("a\x00b", "one text, 'a\\x00b'")]
+)
+def test_refuses_what_is_no_path(path: Any, what: str) -> None:
+    """One sentence, also for a text that is none."""
+    with pytest.raises(ValueError, match=f"^path: expected the path of a text file, got {re.escape(what)}$"):
+        read_prompts(path)
+    if not isinstance(path, str):
+        with pytest.raises(ValueError, match=f"^text: expected a text, one prompt a line, got {re.escape(what)}$"):
+            parse_prompts(path)
+
+
+def test_refuses_half_a_surrogate_pair(words: Any) -> None:
+    """It is no character of Unicode: refused in a text box and in a list, by its place, before a tokenizer fails at it."""
+    what = r"got the lone surrogate U\+D800"
+    with pytest.raises(
+        ValueError, match=rf"^text, line 1: expected characters of Unicode, {what} at character 2 of 'a"
+    ):
+        parse_prompts("a\ud800")
+    for texts in (["Mary", "a\ud800"], ["Mary", Prompt("a\ud800")]):
+        with pytest.raises(
+            ValueError, match=rf"^prompts: expected texts of Unicode characters, {what} in prompt 2, 'a"
+        ):
+            tokenize(texts, words)
 
 
 def test_refuses_a_file_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,7 +182,7 @@ def test_home_and_odd_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert read_prompts("~/Häuser am See.txt") == tuple(map(Prompt, TEXTS))
 
 
-@given(st.lists(st.text("ab \t\u00a0\u200b#"), max_size=6))
+@given(st.lists(st.text("ab \t\u00a0\u200b\u200e\ufe0f❤#"), max_size=6))
 def test_what_is_read_can_be_read_again(lines: list[str]) -> None:
     """Whatever was read is read from its own lines again, without a note; what is refused has an odd character inside."""
     text = "\n".join(lines)
@@ -141,13 +200,18 @@ def test_what_is_read_can_be_read_again(lines: list[str]) -> None:
 # END is never at something unseen
 
 
-@pytest.mark.parametrize("end", [" ", "  ", "\n", "\t", "\u00a0", "\u200b"])
+@pytest.mark.parametrize("end", [" ", "  ", "\n", "\t", "\u00a0", "\u200b", *UNSEEN])
 def test_refuses_a_prompt_whose_last_token_is_white_space(end: str, gpt2_tokenizer: Any) -> None:
     """As a text or as a Prompt, given in Python: the prompt's number, and what stands at its end."""
     sentence = "expected a text without white space at its end, where END is read, got"
     for prompt in (f"Mary saw{end}", Prompt(f"Mary saw{end}")):
         with pytest.raises(ValueError, match=rf"^prompt 2: {sentence} U\+{ord(end[-1]):04X} .* after 'Mary saw"):
             tokenize(["Mary saw", prompt], gpt2_tokenizer)
+
+
+def test_an_emoji_at_the_end_is_text(gpt2_tokenizer: Any) -> None:
+    """Its selector is a token of its own, and belongs to it."""
+    assert tokenize(["Mary saw ❤\ufe0f"], gpt2_tokenizer)[0].tokens[-1] == "\ufe0f"
 
 
 def test_white_space_without_a_token_is_no_matter(words: Any) -> None:

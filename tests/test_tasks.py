@@ -403,6 +403,8 @@ def test_lists_that_exist() -> None:
 BAD = {
     "n = 0": (repeated_lists, {"n": 0}, "n: expected 1 to .* got 0"),
     "n negative": (acronyms, {"n": -2}, "n: expected 1 to .* got -2"),
+    "n as text": (agreement, {"n": "3"}, "n: expected 1 to .* got '3'$"),
+    "n = None": (ownership, {"n": None}, "n: expected 1 to .* got None$"),
     "word twice": (repeated_lists, {"words": [*WORDS, "key"]}, "words: expected distinct words, got 'key' more than once"),
     "eight words": (repeated_lists, {"words": WORDS[:8]}, "words: expected at least 9 words, got 8"),
     "no copies": (repeated_lists, {"copies": 0}, "copies: expected at least 1, got 0"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import string
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 from helpers.prompts.prompt import Prompt, fill
@@ -40,8 +41,8 @@ def make_pair(
 
 def draw_pairs(n: int, exist: int, draw: Callable[[random.Random, int], Pair], seed: int) -> Sides:
     """Pairs until there are ``n``, each with an active and a control prompt that did not occur before."""
-    if not 1 <= n <= exist:
-        raise TooFew(f"n: expected 1 to {exist} prompts, as many as these words make, got {n}", exist)
+    if not isinstance(n, Integral) or not 1 <= n <= exist:
+        raise TooFew(f"n: expected 1 to {exist} prompts, as many as these words make, got {n!r}", exist)
     rng = random.Random(seed)
     pairs: list[Pair] = []
     seen: set[str] = set()
@@ -52,6 +53,12 @@ def draw_pairs(n: int, exist: int, draw: Callable[[random.Random, int], Pair], s
             seen |= texts
             pairs.append(pair)
     return [active for active, _ in pairs], [control for _, control in pairs]
+
+
+def check_count(n: int, what: str = "prompt") -> None:
+    """Refuse what is no number of prompts."""
+    if not isinstance(n, Integral) or n < 1:
+        raise ValueError(f"n: expected at least 1 {what}, got {n!r}")
 
 
 def check_pool(what: str, pool: Sequence[Any], *, least: int) -> None:

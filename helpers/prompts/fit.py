@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from helpers.prompts.drawing import Pair, Sides, TooFew, check_frames
+from helpers.prompts.drawing import Pair, Sides, TooFew, check_count, check_frames
 from helpers.prompts.initials import ACRONYM_FRAME
 from helpers.prompts.ioi import FRAMES, NAMES
 from helpers.prompts.prompt import Prompt, fill
@@ -91,8 +91,7 @@ def fit_task(
     """
     if name not in TASK_NAMES:
         raise ValueError(f"task: expected one of {', '.join(TASK_NAMES)}, got {name!r}")
-    if n < 1:
-        raise ValueError(f"n: expected at least 1 pair, got {n}")
+    check_count(n, "pair")
     sieve = Sieve(tokenizer, extra=int(bos_id(tokenizer, prepend_bos, bos) is not None))
     try:
         pools = _POOLS[name](sieve, **options)

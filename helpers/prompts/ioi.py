@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from helpers.prompts.drawing import TooFew, check_frames
+from helpers.prompts.drawing import TooFew, check_count, check_frames
 from helpers.prompts.prompt import Prompt, fill
 
 NAMES: tuple[str, ...] = (
@@ -162,8 +162,7 @@ def _distinct(n: int, draw: Callable[[random.Random], Prompt], seed: int) -> lis
 
 
 def _check_pool(n: int, names: Sequence[str], frames: Sequence[str], *, n_templates: int, n_names: int) -> None:
-    if n < 1:
-        raise ValueError(f"n: expected at least 1 prompt, got {n}")
+    check_count(n)
     for what, pool in (("names", names), ("frames", frames)):
         if len(set(pool)) < len(pool):
             twice = next(item for item in pool if list(pool).count(item) > 1)

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any
 
+from helpers.prompts.characters import lone_surrogate, odd_character, trim
 from helpers.prompts.prompt import Prompt
-
-#: What can't be seen at the end of a line: white space of every kind, control characters, characters without a width.
-UNSEEN = r"[\s\x00-\x1f\x7f-\x9f\u00ad\u180e\u200b\u2060\ufeff]"
-_ENDS = re.compile(rf"\A{UNSEEN}+|{UNSEEN}+\Z")
-_ODD = re.compile(rf"(?! ){UNSEEN}| {{2,}}")
 
 
 class ReadPrompts(tuple[Prompt, ...]):
@@ -33,13 +28,16 @@ def read_prompts(path: str | Path, *, name: str = "path") -> ReadPrompts:
     Raises:
         ValueError: one sentence that begins with ``name``, if it can't be read, is not UTF-8, or a line is unusable.
     """
-    file = Path(os.path.expanduser(path))
     try:
-        text = file.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        what = "a folder" if file.is_dir() else f"a file that can't be read ({error.strerror})"
+        text = Path(os.path.expanduser(path)).read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         what = f"one whose byte {error.start + 1} is not UTF-8"
+    except OSError as error:
+        what = (
+            "a folder" if os.path.isdir(os.path.expanduser(path)) else f"a file that can't be read ({error.strerror})"
+        )
+    except (TypeError, ValueError):  # no path at all, or one with a NUL in it
+        raise ValueError(f"{name}: expected the path of a text file, got {_kind(path)}") from None
     else:
         return parse_prompts(text, name=f"{name} {path}")
     raise ValueError(f"{name} {path}: expected a text file in UTF-8, one prompt a line, got {what}")
@@ -48,13 +46,16 @@ def read_prompts(path: str | Path, *, name: str = "path") -> ReadPrompts:
 def parse_prompts(text: str, *, name: str = "text") -> ReadPrompts:
     """Prompts of a text, one a line.
 
-    White space and characters without a width are taken off both ends of a line, with a note. Lines that hold nothing else
-    are skipped; lines that begin with # are comments and are skipped with a note. Inside a line, blanks that are no single
-    ordinary blank, control characters and characters without a width are refused: a tokenizer makes other tokens of them.
+    White space and all else that can't be seen (`helpers.prompts.characters`) is taken off both ends of a line, with a note.
+    Lines that hold nothing else are skipped; lines that begin with # are comments and are skipped with a note. Inside a
+    line, blanks that are no single ordinary blank, control characters and spaces without a width are refused: a tokenizer
+    makes other tokens of them. Joiners and marks, which some scripts need, are text there.
 
     Raises:
-        ValueError: one sentence with the line and the character.
+        ValueError: one sentence with the line and the character, or if it is no text.
     """
+    if not isinstance(text, str):
+        raise ValueError(f"{name}: expected a text, one prompt a line, got {_kind(text)}")
     lines = [*_lines(text)]
     for number, line in lines:
         if fault := odd_character(line):
@@ -69,49 +70,33 @@ def prompt_lines(text: str) -> tuple[list[str], tuple[str, ...]]:
     return [line for _, line in _lines(text)], _notes(text)
 
 
-def odd_character(line: str) -> str:
-    """What is wrong with the characters of a prompt that stands on a line, or an empty text; see `parse_prompts`.
-
-    >>> odd_character("Mary saw a dog")
-    ''
-    >>> odd_character("Mary\\xa0saw")
-    "expected single blanks between words, got U+00A0 NO-BREAK SPACE at character 5 of 'Mary\\\\xa0saw'"
-    """
-    found = _ODD.search(line)
-    if found is None:
-        return ""
-    what = f"{len(found[0])} blanks" if found[0].startswith(" ") else _character(found[0])
-    return f"expected single blanks between words, got {what} at character {found.start() + 1} of {line!r}"
-
-
-def trim(text: str) -> str:
-    """A text without what can't be seen at its ends."""
-    return _ENDS.sub("", text)
-
-
-def unseen_end(text: str) -> str:
-    """The last character of a text by its name, if it is one that can't be seen; else an empty text."""
-    return _character(text[-1]) if re.search(rf"{UNSEEN}\Z", text) else ""
-
-
 def as_prompts(prompts: Iterable[Prompt | str], name: str = "prompts") -> list[Prompt]:
     """A list of `Prompt` objects from any ordered collection of them or of bare texts.
 
     Raises:
         ValueError: naming the argument and what it is, if it is something else (one text, a table, a mapping, a set), or
-            which item of it is neither.
+            which item of it is neither, or holds half of a surrogate pair.
     """
-    if isinstance(prompts, str | bytes | Mapping | Set) or getattr(prompts, "ndim", 1) != 1:
-        raise _no_prompts(name, _kind(prompts))
-    try:
-        given = [*prompts]
-    except TypeError:
-        raise _no_prompts(name, _kind(prompts)) from None
+    given = [*in_order(prompts, name)]
     for number, item in enumerate(given, 1):
         text = item.text if isinstance(item, Prompt) else item
         if not isinstance(text, str):
             raise _no_prompts(name, f"{_kind(text)} as prompt {number}")
+        if surrogate := lone_surrogate(text):
+            raise ValueError(
+                f"{name}: expected texts of Unicode characters, got {surrogate} in prompt {number}, {_short(text)}"
+            )
     return [item if isinstance(item, Prompt) else Prompt(str(item)) for item in given]
+
+
+def in_order(prompts: Iterable[Prompt | str], name: str = "prompts") -> Iterator[Prompt | str]:
+    """The items of an ordered collection of prompts, one after the other, unchecked; what is none is refused at once."""
+    if isinstance(prompts, str | bytes | Mapping | Set) or getattr(prompts, "ndim", 1) != 1:
+        raise _no_prompts(name, _kind(prompts))
+    try:
+        return iter(prompts)
+    except TypeError:
+        raise _no_prompts(name, _kind(prompts)) from None
 
 
 def _lines(text: str) -> Iterator[tuple[int, str]]:
@@ -134,12 +119,6 @@ def _notes(text: str) -> tuple[str, ...]:
             f"{comments} line{'s' * (comments > 1)} that begin{'s' * (comments == 1)} with # (a comment) left out."
         )
     return tuple(said)
-
-
-def _character(character: str) -> str:
-    """``"U+00A0 NO-BREAK SPACE"``."""
-    plain = {"\t": "TAB", "\n": "LINE FEED", "\r": "CARRIAGE RETURN"}.get(character, "CONTROL CHARACTER")
-    return f"U+{ord(character):04X} {unicodedata.name(character, plain)}"
 
 
 def _kind(thing: Any) -> str:

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from helpers.prompts.characters import seen_end, trim, unseen_end
 from helpers.prompts.prompt import Prompt
-from helpers.prompts.reading import as_prompts, trim, unseen_end
+from helpers.prompts.reading import as_prompts
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ def _check_spelling(text: str, offsets: Sequence[tuple[int, int]]) -> None:
 
 def _check_end(text: str, offsets: Sequence[tuple[int, int]], tokenizer: Any) -> None:
     """Refuse a text whose last token is white space: END would be there. A chat template, which has markers, may end so."""
-    if trim(text[offsets[-1][0] :]) or any(
+    if seen_end(text) > offsets[-1][0] or any(
         t.special and t.content in text for t in tokenizer.added_tokens_decoder.values()
     ):
         return

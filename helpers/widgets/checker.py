@@ -11,9 +11,10 @@ from typing import Any
 
 from helpers.attention.capture import tokenize_for
 from helpers.demo.corpus import OBJECTS
+from helpers.prompts.characters import odd_character
 from helpers.prompts.ioi import abc_prompts, ioi_prompts
 from helpers.prompts.prompt import Prompt
-from helpers.prompts.reading import ReadPrompts, odd_character, prompt_lines
+from helpers.prompts.reading import ReadPrompts, prompt_lines
 from helpers.prompts.tasks import ioi_pairs, named_like_ioi, ownership, repeated_lists
 from helpers.prompts.tokens import TokenizedPrompt
 
