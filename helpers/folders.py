@@ -35,16 +35,23 @@ def check_folder(out: str | Path, marker: str, form: str) -> None:
         raise ValueError(f"out: expected a new folder or an earlier results folder, got {str(out)!r}, {what}")
 
 
-def resolve_folder(out: str | Path) -> Path:
-    """The folder as an absolute path without links; ``~`` is the home folder.
+def resolve_folder(out: str | Path, name: str = "out") -> Path:
+    """The folder as an absolute path without links; ``~`` is the home folder, ``~user`` that of another user.
 
     Raises:
-        ValueError: if there is no such path (a loop of links).
+        ValueError: if there can be no such folder (a loop of links, a name that is too long, no such user).
     """
     try:
-        return Path(os.path.expanduser(out)).resolve()
-    except (OSError, RuntimeError) as error:
-        raise _no_folder(out, error) from None
+        path = os.fspath(os.path.expanduser(out))
+        if path.startswith("~"):
+            raise OSError("there is no such home folder")
+        folder = Path(path).resolve()
+        for part in (*folder.parts[1:], _scratches(folder)[0].name):  # the names that will be given
+            with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+                Path(_around(folder), part).lstat()
+    except (OSError, RuntimeError, TypeError, ValueError) as error:
+        raise _no_folder(out, error, name) from None
+    return folder
 
 
 def check_writing(out: str | Path) -> None:
@@ -190,8 +197,8 @@ def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
-def _no_folder(out: str | Path, error: Exception) -> ValueError:
-    return ValueError(f"out: expected a folder that can be written, got {str(out)!r} ({_reason(error)})")
+def _no_folder(out: str | Path, error: Exception, name: str = "out") -> ValueError:
+    return ValueError(f"{name}: expected a folder that can be written, got {str(out)!r} ({_reason(error)})")
 
 
 class Kept:
@@ -230,7 +237,8 @@ def kept_in(work: str | Path | None, key: str) -> Iterator[Kept]:
     if work is None:
         yield Kept()
         return
-    folder, mark = Path(work), Path(work, "key")
+    folder = resolve_folder(work, "work")
+    mark = folder / "key"
     if folder.exists() and not (folder.is_dir() and _is_free(folder, mark, key)):
         raise ValueError(
             f"work: expected a new folder or what an earlier run of the same measurement left, got {str(work)!r}, which "

@@ -67,9 +67,10 @@ def load_records(folder: str | Path) -> tuple[AttentionRecord, AttentionRecord]:
     Raises:
         FileNotFoundError, ValueError: if there are none, or they are no records.
     """
-    active, control = (
-        AttentionRecord.load(Path(os.path.expanduser(folder), "records", f"{name}.safetensors")) for name in SIDES
-    )
+    place = os.path.expanduser(folder)
+    if not os.path.isdir(place):
+        raise FileNotFoundError(f"path: no attention record at {str(folder)!r}")
+    active, control = (AttentionRecord.load(Path(place, "records", f"{name}.safetensors")) for name in SIDES)
     return active, control
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -145,6 +146,28 @@ def test_home_here_and_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     replace_with("~/out", "b")
     assert names(tmp_path) == ["link", "out", "out/b", "real", "real/a"]
     assert (tmp_path / "link").is_symlink()
+
+
+def test_refuses_names_that_can_be_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Too long for a name, or for those that are made of it, nobody's home, no path: one sentence, and nothing is made."""
+    monkeypatch.chdir(tmp_path)
+    rule = "out: expected a folder that can be written, got"
+    for out, why in {
+        "x" * 300: "File name too long", "x" * 245: "File name too long", f"a/{'x' * 300}/b": "File name too long",
+        "~nobody_/x": "there is no such home folder", "~nobody_": "there is no such home folder", "a\0b": "embedded null byte",
+    }.items():  # fmt: skip
+        for check in (check_writing, resolve_folder):
+            with pytest.raises(ValueError, match=f"^{re.escape(f'{rule} {out!r} ({why})')}$"):
+                check(out)
+    with pytest.raises(ValueError, match=f"^{rule} 'None' "):
+        resolve_folder(None)  # type: ignore[arg-type]
+    with (
+        pytest.raises(ValueError, match=r"^work: expected a folder that can be written, got '~nobody_/w'"),
+        kept_in("~nobody_/w", "k"),
+    ):
+        raise AssertionError("entered")
+    assert names(tmp_path) == []
+    assert resolve_folder("./~nobody_") == tmp_path.resolve() / "~nobody_"
 
 
 def test_missing_parents_are_made_at_the_end(tmp_path: Path) -> None:

@@ -206,6 +206,25 @@ def test_failing_save_leaves_no_half_chunk(tiny: Any, tmp_path: Path, monkeypatc
 # Refusals
 
 
+def test_refuses_what_is_no_list_of_prompts(tiny: Any, tmp_path: Path) -> None:
+    """A bare text is named before anything is read or written, whether the folder has chunks or not; so is an odd item."""
+    for _ in range(2):
+        with pytest.raises(
+            ValueError, match=r"^prompts: expected a list of texts or Prompts, got one text, 'Mary saw'$"
+        ):
+            record_all(tiny, "Mary saw", tmp_path)
+        record_all(tiny, TEXTS, tmp_path)
+        before = files(tmp_path)
+        odd = [*TEXTS[:3], None]
+        with pytest.raises(
+            ValueError, match=r"^chunk 1 \(prompts from 4\): prompts: expected .*, got None as prompt 1$"
+        ):
+            record_all(tiny, odd, tmp_path)
+        assert files(tmp_path) == before
+    with pytest.raises(ValueError, match=r"^folder: expected a folder that can be written, got '~nobody_/x'"):
+        record_all(tiny, TEXTS, "~nobody_/x")
+
+
 @pytest.mark.parametrize("name", ["other prompts", "other borders", "other model"])
 def test_refuses_the_folder_of_another_run(name: str, tiny: Any, other_model: Any, tmp_path: Path) -> None:
     """Other prompts, other borders or another model: one sentence that names the file; nothing is changed."""

@@ -13,8 +13,10 @@ from torch import Tensor
 
 from helpers.attention.capture import record_attention, run_settings
 from helpers.attention.record import AttentionRecord, Readout, check_same_run
+from helpers.folders import resolve_folder
 from helpers.models.model import LanguageModel
 from helpers.prompts.prompt import Prompt
+from helpers.prompts.reading import as_prompts, in_order
 
 
 def record_to_folder(
@@ -32,29 +34,30 @@ def record_to_folder(
         chunk: prompts a file.
 
     Raises:
-        ValueError: as `record_attention`, with the chunk's number; or if the folder holds chunks of another run
-            (other prompts, model or options).
+        ValueError: as `record_attention`, with the chunk's number; if prompts are no list of them; or if the folder holds
+            chunks of another run (other prompts, model or options).
     """
     options = {"progress": False} | options
-    number = -1
+    place, number = resolve_folder(folder, "folder"), -1
     for number, some in enumerate(_chunks(prompts, chunk)):
-        path = _path(folder, number)
-        if path.exists():
+        path = _path(place, number)
+        try:
+            given = as_prompts(some)
+            record = None if path.exists() else record_attention(model, given, **options)
+        except ValueError as error:
+            raise ValueError(f"chunk {number} (prompts from {number * chunk + 1}): {error}") from None
+        if record is None:
             record = AttentionRecord.load(path)
-            _check_same(record, some, model, options, path)
+            _check_same(record, given, model, options, path)
         else:
-            try:
-                record = record_attention(model, some, **options)
-            except ValueError as error:
-                raise ValueError(f"chunk {number} (prompts from {number * chunk + 1}): {error}") from None
             record.save(path)
         yield record
-    if _path(folder, number + 1).exists():
+    if _path(place, number + 1).exists():
         raise ValueError(f"folder: {str(folder)!r} holds more chunks than these prompts make; choose a new folder")
 
 
-def _path(folder: str | Path, number: int) -> Path:
-    return Path(folder, f"{number:05}.safetensors")
+def _path(folder: Path, number: int) -> Path:
+    return folder / f"{number:05}.safetensors"
 
 
 def load_folder(folder: str | Path) -> AttentionRecord:
@@ -63,7 +66,7 @@ def load_folder(folder: str | Path) -> AttentionRecord:
     Raises:
         FileNotFoundError: if there are none.
     """
-    paths = sorted(Path(folder).glob("*.safetensors"))
+    paths = sorted(resolve_folder(folder, "folder").glob("*.safetensors"))
     if not paths:
         raise FileNotFoundError(f"folder: no records in {str(folder)!r}")
     return concatenate([AttentionRecord.load(path) for path in paths])
@@ -110,7 +113,7 @@ def _masks(records: Sequence[AttentionRecord]) -> list[Tensor]:
 def _chunks(prompts: Iterable[Prompt | str], size: int) -> Iterator[list[Prompt | str]]:
     if size < 1:
         raise ValueError(f"chunk: expected at least 1 prompt a file, got {size}")
-    source = iter(prompts)
+    source = in_order(prompts)
     while some := list(itertools.islice(source, size)):
         yield some
 
@@ -130,7 +133,7 @@ def _widen(rows: Tensor, longest: int, all_queries: bool) -> Tensor:
 
 def _check_same(
     record: AttentionRecord,
-    prompts: Sequence[Prompt | str],
+    prompts: Sequence[Prompt],
     model: LanguageModel,
     options: dict[str, Any],
     path: Path,
@@ -139,14 +142,13 @@ def _check_same(
     settings = run_settings(
         model, options.get("prepend_bos", True), options.get("bos"), options.get("sink", "left out")
     )
-    wanted = [Prompt(p) if isinstance(p, str) else p for p in prompts]
     same = (
         record.model == model.name
         and record.query == options.get("query", "END")
         and record.settings == settings
         and record.identity in ("", model.identity)
         and (record.readout is not None) == options.get("readout", False)
-        and [p.prompt for p in record.prompts] == wanted
+        and [p.prompt for p in record.prompts] == prompts
     )
     if not same:
         raise ValueError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -73,7 +74,7 @@ class MeasuredCircuit:
             ValueError: if there is no measured circuit.
         """
         folder = Path(path)
-        folder = folder if folder.is_dir() else folder.parent
+        folder = folder if os.path.isdir(folder) else folder.parent
         try:
             about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
             table = pd.read_csv(
