@@ -4,6 +4,7 @@ and the causal heads of any model on a task (``circuit``)."""
 from __future__ import annotations
 
 import argparse
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -11,19 +12,23 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from helpers.attention.capture import record_attention, tokenize_for
 from helpers.attention.record import AttentionRecord
 from helpers.circuit_wording import circuit_report
-from helpers.console import accept_all_characters, is_watched, path_of, say, sentence, short
+from helpers.console import accept_all_characters, is_watched, path_of, say, sentence, short, tell
 from helpers.experiment import analyse, asks_ioi
 from helpers.folders import check_folder, check_writing, claimed, resolve_folder, whole_folder
 from helpers.models.load import ModelUnavailable, load_model
-from helpers.patching.circuits import REQUIRED_ACCURACY, SCREEN, find_circuit, fit_to_model
+from helpers.models.model import LanguageModel
+from helpers.options import parser
+from helpers.patching.circuits import SCREEN, find_circuit, fit_to_model
 from helpers.prompts.fit import TASK_NAMES
 from helpers.prompts.ioi import abc_prompts, ioi_prompts
 from helpers.prompts.prompt import Prompt
 from helpers.prompts.reading import read_prompts
+from helpers.prompts.tokens import bos_id
 from helpers.reference.circuits import IOI_POST, Circuit
 from helpers.reference.demo import circuit_of
 from helpers.reference.measured import ABOUT, MeasuredCircuit, measured_circuit
@@ -35,15 +40,15 @@ from helpers.wording import describe, report
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command; 0 if it did its work, 2 with one sentence on stderr if the input or the model is unusable."""
-    args = _parser().parse_args(argv)
+    args = parser(__doc__, run, reproduce, circuit).parse_args(argv)
     accept_all_characters()
     try:
         return int(args.command(args))
     except (ValueError, OSError, ModelUnavailable) as error:
-        say(f"error: {sentence(error)}", sys.stderr)
+        tell(f"error: {sentence(error)}")
         return 2
     except KeyboardInterrupt:
-        say("stopped; nothing is written", sys.stderr)
+        tell("stopped; nothing is written")
         return 130
 
 
@@ -59,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
         experiment = analyse(active, control, given or known)
         experiment = replace(experiment, notes=[*_reading_notes(sides), *experiment.notes])
         save_results(experiment, args.out, records=records)
-    say(f"{report(experiment)}\nwritten to {args.out}/")
+    say(f"{report(experiment)}\nwritten to {args.out}/", args.out)
     return 0
 
 
@@ -74,7 +79,7 @@ def reproduce(args: argparse.Namespace) -> int:
         words = f"{as_text(card)}\n\n{summary(card)}\n"
         texts = {"scorecard.csv": card.to_csv(index=False), "scorecard.txt": words}
         save_results(experiment, args.out, records=records, texts=texts)
-    say(f"{describe(experiment)}\n\n{as_text(card)}\n\nwritten to {args.out}/\n{summary(card)}")
+    say(f"{describe(experiment)}\n\n{as_text(card)}\n\nwritten to {args.out}/\n{summary(card)}", args.out)
     return 0 if card.agrees.all() else 1
 
 
@@ -92,14 +97,15 @@ def circuit(args: argparse.Namespace) -> int:
             found = _find(args, work)
         except KeyboardInterrupt:
             kept = f"finished layers are in {work}/: the same command goes on from there"
-            say(f"stopped; {kept if work.is_dir() else 'nothing is kept'}", sys.stderr)
+            tell(f"stopped; {kept if work.is_dir() else 'nothing is kept'}")
             return 130
         check(args.out)
         with whole_folder(args.out) as folder:
             found.save(folder)
             (folder / "report.txt").write_text(circuit_report(found), encoding="utf-8")
-    scores = f"make run MODEL={args.model} CIRCUIT={args.out}"
-    say(f"{circuit_report(found)}\nwritten to {args.out}/; {scores} scores with it")
+    first = " NO_BOS=1" if args.no_bos else f" BOS={shlex.quote(args.bos)}" if args.bos else ""
+    scores = f"make run MODEL={args.model}{first} CIRCUIT={args.out}"
+    say(f"{circuit_report(found)}\nwritten to {args.out}/; {scores} scores with it", args.out)
     return 0
 
 
@@ -109,13 +115,14 @@ def _claimed(out: Path, check: Callable[[Path], None]) -> Iterator[None]:
     check(out)
     check_writing(out)
     with claimed(out):
-        say(f"results go to {resolve_folder(out)}/", sys.stderr)
+        tell(f"results go to {resolve_folder(out)}/")
         yield
 
 
 def _find(args: argparse.Namespace, work: Path) -> MeasuredCircuit:
     model = load_model(args.model)
-    fitted = fit_to_model(model, args.task, args.n)
+    tokens = _tokens(args, model)
+    fitted = fit_to_model(model, args.task, args.n, **tokens)
     return find_circuit(
         model,
         (fitted.clean, fitted.corrupt),
@@ -125,7 +132,20 @@ def _find(args: argparse.Namespace, work: Path) -> MeasuredCircuit:
         min_accuracy=args.min_accuracy,
         left_out=fitted.left_out,
         progress=is_watched(),
+        **tokens,
     )
+
+
+def _tokens(args: argparse.Namespace, model: LanguageModel) -> dict[str, Any]:
+    """What stands in front of every prompt, as recording and patching take it."""
+    if args.bos is None and not args.no_bos and model.tokenizer.bos_token_id is None:
+        raise ValueError("--bos: expected --bos TOKEN or --no-bos, for a tokenizer without a BOS token, got neither")
+    tokens = {"prepend_bos": not args.no_bos, "bos": args.bos}
+    try:
+        bos_id(model.tokenizer, **tokens)
+    except ValueError as error:
+        raise ValueError(f"--{error}") from None
+    return tokens
 
 
 def _circuit_named(text: str) -> Circuit | MeasuredCircuit:
@@ -142,6 +162,8 @@ def _sides(args: argparse.Namespace) -> list[Sequence[Prompt]]:
         raise ValueError(
             "--record: expected no prompt files beside records, which hold their own, got --active, --control"
         )
+    if args.record and (args.bos is not None or args.no_bos):
+        raise ValueError("--record: expected no --bos or --no-bos beside records, which hold their own tokens")
     if args.record:
         return []
     if not args.active:
@@ -183,13 +205,14 @@ def _measure(
     model = load_model(args.model)
     if circuit:
         circuit.check_shape(model.n_layers, model.n_heads)
+    tokens = _tokens(args, model)
     for name, side in zip(SIDES, sides, strict=True):
         try:
-            tokenize_for(model, side)
+            tokenize_for(model, side, **tokens)
         except ValueError as error:
             raise ValueError(f"{name} set, {error}") from None
     readout, progress = not args.active, is_watched()
-    active, control = (record_attention(model, side, readout=readout, progress=progress) for side in sides)
+    active, control = (record_attention(model, side, readout=readout, progress=progress, **tokens) for side in sides)
     return active, control
 
 
@@ -201,49 +224,6 @@ def _measure_everywhere(name: str) -> tuple[AttentionRecord, AttentionRecord]:
         for side in (ioi_prompts(), abc_prompts())
     )
     return active, control
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="helpers", description=__doc__)
-    commands = parser.add_subparsers(required=True)
-    one = commands.add_parser("run", help="run the experiment", description=run.__doc__)
-    one.set_defaults(command=run)
-    one.add_argument("--model", default="demo", help='"demo", "gpt2-small", a Hugging Face name or a folder')
-    one.add_argument("--n", type=int, default=50, help="prompts in each of the two sets (default: the post's 50)")
-    one.add_argument(
-        "--active", type=path_of, help="text file, one prompt a line (# begins a comment), instead of the IOI set"
-    )
-    one.add_argument("--control", type=path_of, help="the same, instead of the ABC set")
-    one.add_argument(
-        "--record", type=path_of, help="replay the records of an earlier results folder; no model is loaded"
-    )
-    one.add_argument(
-        "--circuit", help="heads to score with: a folder that the command circuit wrote, or a model's name"
-    )
-    one.add_argument("--out", type=path_of, default=Path("results"), help="folder of the results")
-    two = commands.add_parser(
-        "reproduce", help="compare GPT-2 small with the published result", description=reproduce.__doc__
-    )
-    two.set_defaults(command=reproduce)
-    two.add_argument("--model", default="gpt2-small", help="GPT-2 small, or a folder that holds it")
-    two.add_argument(
-        "--record", type=path_of, help="replay the records of an earlier results folder; no model is loaded"
-    )
-    two.add_argument("--out", type=path_of, default=Path("results-gpt2-small"), help="folder of the results")
-    three = commands.add_parser("circuit", help="find the heads that cause the answer", description=circuit.__doc__)
-    three.set_defaults(command=circuit)
-    three.add_argument("--model", default="demo", help="as of run")
-    three.add_argument("--task", default="ioi", help=f"one of {', '.join(TASK_NAMES)} (default: ioi)")
-    three.add_argument("--n", type=int, default=32, help="pairs of prompts (default: 32)")
-    three.add_argument("--screen", action="store_true", help="patch only the heads that attribution patching points at")
-    three.add_argument(
-        "--min-accuracy",
-        type=float,
-        default=REQUIRED_ACCURACY,
-        help="smallest share of clean prompts with the answer above the foil (default: %(default)s)",
-    )
-    three.add_argument("--out", type=path_of, default=Path("results-circuit"), help="folder of the table")
-    return parser
 
 
 if __name__ == "__main__":

@@ -17,19 +17,32 @@ def accept_all_characters() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def say(text: str, stream: TextIO | None = None) -> None:
-    """Print to stdout or another stream, the results being saved by then.
+def say(text: str, saved: Path) -> None:
+    """Print to stdout what is saved in a folder by then.
 
     Whoever has stopped reading (``| head -1``) has had enough; that stdout can't be written is said on stderr.
     """
-    stream = stream or sys.stdout
+    error = _print(text, sys.stdout)
+    if error and not isinstance(error, BrokenPipeError):
+        tell(f"stdout can't be written ({sentence(error)}); the results are in {saved}/")
+
+
+def tell(text: str) -> None:
+    """Print to stderr, if it can be written."""
+    _print(text, sys.stderr)
+
+
+def _print(text: str, stream: TextIO | None) -> OSError | None:
+    """Print to a stream, and to nowhere from then on if that can't be done, for the reason that is returned."""
+    if stream is None:  # closed before the start
+        return None
     try:
         print(text, file=stream, flush=True)
     except OSError as error:
-        if stream is not sys.stderr and not isinstance(error, BrokenPipeError):
-            say(f"stdout can't be written ({sentence(error)}); the results are in their folder", sys.stderr)
         with suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return error
+    return None
 
 
 def is_watched() -> bool:
@@ -51,4 +64,5 @@ def short(path: Path) -> Path:
 
 def path_of(text: str) -> Path:
     """A path as a shell reads it; make, which quotes it, leaves ~ to us."""
-    return Path(os.path.expanduser(text))
+    path = Path(os.path.expanduser(text))
+    return path.absolute() if text.startswith("./~") else path  # a folder here that is named so

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import threading
@@ -14,17 +15,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
 from matplotlib.figure import Figure
 from models import random_rows, toy_prompt
 from safetensors import SafetensorError
 
 import helpers.__main__ as command
 from helpers.__main__ import main
+from helpers.attention.capture import record_attention
 from helpers.attention.record import AttentionRecord
 from helpers.folders import claimed
 from helpers.measured.shipped import measured_tasks
+from helpers.models.load import load_model
+from helpers.patching.circuits import SCREEN, find_circuit, fit_to_model
 from helpers.patching.heads import StoredPairs
 from helpers.prompts.ioi import abc_prompts, ioi_prompts
 from helpers.reference.measured import MeasuredCircuit
@@ -213,6 +219,14 @@ REFUSED: dict[str, tuple[Callable[[], list[str]], str]] = {
     "results as circuit": (lambda: ["--circuit", _foreign()[1]], "circuit: expected a folder that make circuit wrote"),
     "circuit of another shape": (lambda: ["--circuit", "gpt2-small"], "circuit: expected heads of a model of shape (3, 4) (layers, heads), got \"IOI, the post's 23\" of shape (12, 12)"),
     "foreign out": (_foreign, "out: expected a new folder or an earlier results folder, got 'thesis'"),
+    "long prompt file": (lambda: ["--active", "x" * 300, "--control", "x" * 300], f"--active {'x' * 300}: expected a text file in UTF-8, one prompt a line, got a file that can't be read (File name too long)"),
+    "long out": (lambda: ["--out", "x" * 300], f"out: expected a folder that can be written, got '{'x' * 300}' (File name too long)"),
+    "long out inside": (lambda: ["--out", f"a/{'x' * 300}/b"], "/b' (File name too long)"),
+    "long record": (lambda: ["--record", "x" * 300], "path: no attention record at 'xxx"),
+    "long circuit": (lambda: ["--circuit", "x" * 300], "circuit: expected a folder that make circuit wrote"),
+    "nobody's home": (lambda: ["--out", "~nobody_/x"], "out: expected a folder that can be written, got '~nobody_/x' (there is no such home folder)"),
+    "no such BOS": (lambda: ["--bos", "nosuch"], "--bos: expected a token or id of this model's vocabulary, got 'nosuch'"),
+    "BOS beside records": (lambda: [*_record(b"x"), "--no-bos"], "--record: expected no --bos or --no-bos beside records, which hold their own tokens"),
 }  # fmt: skip
 
 
@@ -257,7 +271,7 @@ def test_unavailable_model(capsys: pytest.CaptureFixture[str]) -> None:
     assert os.listdir() == []
 
 
-@pytest.mark.parametrize("given", [["--n", "many"], ["--modle", "x"], []])
+@pytest.mark.parametrize("given", [["--n", "many"], ["--modle", "x"], ["--bos", "a", "--no-bos"], []])
 def test_unusable_options(given: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """argparse's own refusals have status 2 as well."""
     with pytest.raises(SystemExit, match="2"):
@@ -396,7 +410,7 @@ def test_a_report_that_finds_no_room(
 
     monkeypatch.setattr(sys, "stdout", Full())
     assert main(["run", "--model", "m", "--n", "4"]) == 0
-    said = "stdout can't be written (No space left on device); the results are in their folder\n"
+    said = "stdout can't be written (No space left on device); the results are in results/\n"
     assert refusal(capsys.readouterr().err) == said
     assert os.listdir() == ["results"]
 
@@ -468,6 +482,21 @@ def test_two_runs_into_one_folder(loaded: list[str], capsys: pytest.CaptureFixtu
     assert os.listdir() == ["results"]
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+@pytest.mark.parametrize("ends", ["> /dev/full", "2> /dev/full", "> /dev/full 2>&1", ">&-", "2>&-", ">&- 2>&-"])
+def test_consoles_that_are_full_or_closed(ends: str, loaded: list[str]) -> None:
+    """Both streams of a real process, full or closed from the start: saved, status 0; a report stays off stderr and vice versa."""
+    assert main(["run", "--model", "m", "--n", "4", "--out", "old"]) == 0
+    replay = shlex.join([sys.executable, "-m", "helpers", "run", "--record", "old", "--out", "new"])
+    done = subprocess.run(f"{replay} {ends}", shell=True, capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    report = Path("new/report.txt").read_text(encoding="utf-8")
+    assert done.stdout == ("" if ends.startswith(">") else f"{report}\nwritten to new/\n")
+    announced = "" if "2>" in ends else f"results go to {Path('new').resolve()}/\n"
+    full = "stdout can't be written (No space left on device); the results are in new/\n" * (ends == "> /dev/full")
+    assert done.stderr == announced + full
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="a pipe that is closed and SIGTERM are not of Windows")
 def test_processes_that_are_cut_short(tiny_folder: Path, loaded: list[str]) -> None:
     """A real pipe that is closed after a line, in ASCII: results saved, no traceback; SIGTERM while loading: nothing is left."""
@@ -491,6 +520,75 @@ def test_processes_that_are_cut_short(tiny_folder: Path, loaded: list[str]) -> N
         process.terminate()
         assert process.wait() == 143
     assert sorted(os.listdir()) == ["old", "ρ"]
+
+
+# What stands in front of every prompt
+
+
+@pytest.mark.parametrize(
+    ("given", "tokens", "first"),
+    [([], {}, "BOS"), (["--bos", "lamp"], {"bos": "lamp"}, "lamp"), (["--no-bos"], {"prepend_bos": False}, "When")],
+)
+def test_bos_of_a_run(given: list[str], tokens: dict[str, Any], first: str, loaded: list[str], tiny: Any) -> None:
+    """The rows and the readout are those that `record_attention` gives with the same token, or none, in front."""
+    assert main(["run", "--model", "m", "--n", "6", *given]) == 0
+    for found, prompts in zip(load_records("results"), (ioi_prompts(6), abc_prompts(6)), strict=True):
+        wanted = record_attention(tiny, prompts, readout=True, progress=False, **tokens)
+        assert found.settings == wanted.settings
+        assert [p.ids for p in found.prompts] == [p.ids for p in wanted.prompts]
+        assert found.readout is not None
+        assert wanted.readout is not None
+        assert torch.equal(found.readout.logit_difference, wanted.readout.logit_difference)
+        torch.testing.assert_close(found.rows, wanted.rows, atol=1e-3, rtol=0)  # stored in half the bits
+        assert {p.tokens[0] for p in found.prompts} <= {first, tiny.tokenizer.bos_token, "After"}
+
+
+@pytest.mark.parametrize(
+    ("given", "tokens", "hint"),
+    [(["--bos", "lamp"], {"bos": "lamp"}, " BOS=lamp"), (["--no-bos"], {"prepend_bos": False}, " NO_BOS=1")],
+)
+def test_bos_of_a_circuit(
+    given: list[str], tokens: dict[str, Any], hint: str, loaded: list[str], tiny: Any,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """Prompts, patching and attribution have it; the effects are those of Python's; the hint at the end says it again."""
+    assert main(["circuit", "--model", "m", "--n", "4", "--min-accuracy", "0", "--screen", *given]) == 0
+    assert f"make run MODEL=m{hint} CIRCUIT=results-circuit scores with it" in capsys.readouterr().out
+    found = MeasuredCircuit.load("results-circuit")
+    fitted = fit_to_model(tiny, "ioi", 4, **tokens)
+    pairs = fitted.clean, fitted.corrupt
+    wanted = find_circuit(tiny, pairs, screen=SCREEN, min_accuracy=0, progress=False, **tokens)
+    assert found.about["settings"] == wanted.about["settings"] == {"dtype": "float32", "prepend_bos": True} | tokens
+    for column in ("denoising", "noising", "attribution_denoising", "attribution_noising"):
+        np.testing.assert_allclose(found.table[column], wanted.table[column], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["run", "circuit"])
+def test_a_tokenizer_without_bos_names_the_option(
+    name: str, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One sentence with the options of the command line, not with the arguments of Python; --no-bos works."""
+    model = load_model(str(tiny_folder))
+    model.tokenizer.bos_token = None
+    monkeypatch.setattr(command, "load_model", lambda name: model)
+    given = [name, "--model", "m", "--n", "4", *(["--min-accuracy", "0"] if name == "circuit" else [])]
+    assert main(given) == 2
+    sentence = "error: --bos: expected --bos TOKEN or --no-bos, for a tokenizer without a BOS token, got neither\n"
+    assert refusal(capsys.readouterr().err) == sentence
+    assert os.listdir() == []
+    assert main([*given, "--no-bos"]) == 0
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make here")
+@pytest.mark.parametrize(
+    ("given", "options"), [(["BOS=<|a b|>"], '--bos="<|a b|>"'), (["NO_BOS=1"], "--no-bos"), ([], "")]
+)
+def test_make_hands_bos_on(given: list[str], options: str) -> None:
+    """``make run BOS=... NO_BOS=1`` as the command line has them; told what it would do, make does nothing."""
+    root = Path(command.__file__).parents[1]
+    for target in ("run", "circuit"):
+        done = subprocess.run(["make", "-n", target, *given], cwd=root, capture_output=True, text=True, check=True)
+        assert done.stdout.splitlines()[-1].split(f"helpers {target}")[1].strip() == options
 
 
 # Scored with a circuit
