@@ -361,8 +361,8 @@ BAD_READOUTS = {
     "none": ({}, "prompt: expected a prompt with an answer and a foil, got one without"),
     "no foil": ({"answer": "Mary"}, "prompt: expected a prompt with an answer and a foil, got one without"),
     "blank": (
-        {"answer": " Mary", "foil": "John"},
-        "answer: expected a word without a blank before it (see Prompt.glue), got ' Mary'",
+        {"answer": "  Mary", "foil": "John"},
+        "answer: expected a word without a blank before it (see Prompt.glue), got '  Mary'",
     ),
     "empty": (
         {"answer": "Mary", "foil": ""},

@@ -195,12 +195,15 @@ def test_progress_and_stop(demo: Any, pairs: Inputs) -> None:
 
 
 def test_a_token_index_is_a_position(demo: Any, pairs: Inputs) -> None:
-    """The giver is token 10 of every prompt: reading S2 or token 10 is the same. END is token 14."""
+    """The giver is token 10 of every prompt: reading S2 or token 10 is the same. END is token 14.
+
+    One row and all rows are computed by other products, so they differ by rounding.
+    """
     for name, index in (("S2", 10), ("END", 14)):
         named, counted = (playground.run(demo, replace(pairs, position=p)) for p in (name, f"token {index}"))
-        assert torch.equal(named.active.rows, counted.active.rows)
+        torch.testing.assert_close(named.active.rows, counted.active.rows, atol=1e-6, rtol=0)
         assert (named.active.query, counted.active.query) == (name, f"token {index}")
-        pd.testing.assert_frame_equal(named.table, counted.table)
+        pd.testing.assert_frame_equal(named.table, counted.table, check_exact=False, atol=1e-5, rtol=1e-4)
 
 
 def test_token_index_out_of_range(demo: Any) -> None:
