@@ -169,6 +169,30 @@ def test_the_file_is_right_where_the_class_disagrees(words: Any, tmp_path: Path)
         assert prompt.tokens[1:] == tuple(prompt.prompt.text.replace(",", " ,").split())
 
 
+# Text and images
+
+
+def test_the_text_part_is_taken(words: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gemma 3 with images is its text part: the whole model's rows, patching too, and nothing is installed on the way."""
+    import subprocess
+
+    from architectures import ALL
+
+    monkeypatch.setattr(subprocess, "check_call", lambda *args, **options: pytest.fail(f"ran {args}"))
+    special = {"vocab_size": len(words), "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 1}
+    config = transformers.Gemma3Config(text_config=ALL["gemma3, text and images"][1]["text_config"] | special)
+    random_model(config).save_pretrained(tmp_path)
+    words.save_pretrained(tmp_path)
+    model = load_model(str(tmp_path), device="cpu")
+    assert type(model.hf).__name__ == "Gemma3ForCausalLM"
+    record = record_attention(model, ["Mary saw John"], progress=False)
+    whole = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation="eager").eval()
+    with torch.no_grad():
+        said = whole(torch.tensor([record.prompts[0].ids]), output_attentions=True).attentions
+    torch.testing.assert_close(record.rows[0], torch.cat(said)[:, :, -1], rtol=0, atol=1e-6)
+    assert model.lens.cfg.n_layers == 2
+
+
 # A model cut off while it was fetched
 
 

@@ -17,6 +17,7 @@ from helpers.models import gguf
 from helpers.models.canary import compare_rows
 from helpers.models.fused import supports_fused
 from helpers.models.model import LanguageModel, ModelUnavailable, first_sentence
+from helpers.models.text import text_part
 from helpers.models.tokenizer import UnusableTokenizer, load_tokenizer
 
 DEMO_FOLDER = Path(__file__).parent.parent / "demo" / "weights"
@@ -66,9 +67,9 @@ def load_model(
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     with _no_progress_bars():
         hf_model, tokenizer = _from_pretrained(name, _source(name), dtype, device_map or device)
-    model = LanguageModel(hf_model, tokenizer, name)
     try:
-        if supports_fused(hf_model) or model.is_spread:
+        model = LanguageModel(text_part(hf_model), tokenizer, name)
+        if supports_fused(model.hf) or model.is_spread:
             model.lens  # noqa: B018  (rows are the wrapper's: it is made, and compared with the model, at once)
         else:
             compare_rows(model)

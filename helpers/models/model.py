@@ -138,6 +138,10 @@ class LanguageModel:
         from helpers.models.canary import compare_views, reference_pass
 
         expected = reference_pass(self)
+        if self.config is not self.hf.config:  # for these it would install packages, unasked
+            raise ModelUnavailable(
+                f"model {self.name!r}: TransformerLens is given models of text alone, and this is more"
+            )
         inner = self.hf if self.is_spread else _sharing_weights(self.hf)
         try:
             lens = TransformerBridge.boot_transformers(
