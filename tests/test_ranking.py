@@ -337,7 +337,7 @@ def test_published_rankings() -> None:
     table = published.rankings()
     assert table.auroc.to_dict() == pytest.approx(
         {"layer index": 0.726, "|dKL| at END": 0.736, "|dchi| at END": 0.797, "|d output magnitude| at END": 0.779,
-         "attribution patching": 0.902, "activation patching": 0.916}
+         "|d Var_v| at END": 0.767, "|d log Var_v| at END": 0.838, "attribution patching": 0.902, "activation patching": 0.916}
     )  # fmt: skip
     assert table.within["|dKL| at END":"|dchi| at END"].isna().all()
     assert table.within["activation patching"] == 0.91

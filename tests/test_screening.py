@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import permutations
+from itertools import pairwise, permutations
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers.statistics.screening import passes_to_recall, screen
+from helpers.statistics.screening import expected_passes, passes_to_recall, screen
 
 HEADS = st.lists(st.tuples(st.integers(0, 3), st.booleans()), min_size=1, max_size=30).filter(
     lambda heads: any(causal for _, causal in heads)
@@ -110,3 +110,28 @@ def test_recall_is_a_share(recall: float) -> None:
     """A recall outside [0, 1] is never reached."""
     with pytest.raises(ValueError, match=rf"recall: expected a share in \[0, 1\], got {recall}"):
         passes_to_recall(screen([1.0], [True], screening=0), recall)
+
+
+@given(HEADS, st.sampled_from([0.0, 0.5, 0.75, 1.0]))
+def test_expected_passes_of_ties_is_the_mean_over_their_orders(heads: list[tuple[int, bool]], recall: float) -> None:
+    """Up to seven heads: passes to a recall, averaged over every order that the scores allow."""
+    heads = heads[:7]
+    if not any(causal for _, causal in heads):
+        heads[0] = (heads[0][0], True)
+    score, causal = (np.array(column) for column in zip(*heads, strict=True))
+    wanted = int(np.ceil(recall * causal.sum()))
+    costs = []
+    for order in permutations(range(len(heads))):
+        if all(score[a] >= score[b] for a, b in pairwise(order)):
+            found = np.concatenate([[0], np.cumsum(causal[list(order)])])
+            costs.append(3 + 2 * int(np.flatnonzero(found == wanted)[0]))
+    assert expected_passes(score, causal, recall, screening=3) == pytest.approx(np.mean(costs))
+
+
+def test_expected_passes_without_ties_is_where_the_curve_gets_there() -> None:
+    """Distinct scores: the same as `passes_to_recall` of the curve."""
+    score, causal = np.random.default_rng(0).permutation(20), np.arange(20) % 3 == 0
+    for recall in (0.3, 0.75, 1):
+        assert expected_passes(score, causal, recall, screening=4) == passes_to_recall(
+            screen(score, causal, screening=4), recall
+        )

@@ -7,3 +7,14 @@ from .shipped import measured_tasks as measured_tasks
 from .shipped import ranked_scores as ranked_scores
 from .shipped import shipped_record as shipped_record
 from .shipped import shipped_roles as shipped_roles
+from .verdict import BOTH as BOTH
+from .verdict import EARLY as EARLY
+from .verdict import LATE as LATE
+from .verdict import RECOMMENDATION as RECOMMENDATION
+from .verdict import STEPS as STEPS
+from .verdict import all_rankings as all_rankings
+from .verdict import bill as bill
+from .verdict import step_gains as step_gains
+from .verdict import step_table as step_table
+from .verdict import toy_against_real as toy_against_real
+from .verdict import verdict_table as verdict_table

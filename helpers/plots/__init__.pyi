@@ -78,3 +78,10 @@ from .style import label_points as label_points
 from .style import role_colour as role_colour
 from .style import role_legend as role_legend
 from .style import use_style as use_style
+from .verdict import bills_figure as bills_figure
+from .verdict import plot_bill as plot_bill
+from .verdict import plot_edge_precision as plot_edge_precision
+from .verdict import plot_heads_by_position as plot_heads_by_position
+from .verdict import plot_steps as plot_steps
+from .verdict import plot_two_orders as plot_two_orders
+from .verdict import steps_figure as steps_figure

@@ -86,6 +86,10 @@ OUT_MAGNITUDE = pd.Series(
     {"u": 2168, "p": 1.16e-5, "ratio": 30.5, "auroc": 2168 / (23 * 121), "within": 0.746, "within_p": 2.0e-4}
 )
 
+#: Var_v, how far apart the values are that a row mixes, and its logarithm, at END (author's scratch notebook for a third
+#: post, 1,000 prompts a set): AUROC and within-layer AUROC of the |mean shift| that our code finds in the author's data.
+VALUE_SPREAD = {"|d Var_v|": (0.767, 0.672), "|d log Var_v|": (0.838, 0.776)}
+
 
 @cache
 def circuit_heads() -> pd.DataFrame:
@@ -137,6 +141,7 @@ def rankings() -> pd.DataFrame:
     rows: list[tuple[str, float, float, str]] = [("layer index", layer_auroc(), 0.5, "no model")]
     rows += [(f"{t.statistic} at END", t.auroc, np.nan, "Fields 2026, post 2") for t in TESTS.itertuples()]
     rows += [("|d output magnitude| at END", OUT_MAGNITUDE.auroc, OUT_MAGNITUDE.within, "Fields 2026, working data")]
+    rows += [(f"{name} at END", *numbers, "Fields 2026, working data") for name, numbers in VALUE_SPREAD.items()]
     for name, column in (("attribution patching", "attr_output"), ("activation patching", "act_output")):
         r = rank_heads(head_patching()[column].abs(), inside, layer)
         rows.append((name, r.auroc, r.within_auroc, "TransformerLens documentation"))

@@ -1,5 +1,8 @@
 """The public names of `helpers.statistics`."""
 
+from .agreement import mean_of as mean_of
+from .agreement import rank_agreement as rank_agreement
+from .agreement import resampled_within as resampled_within
 from .coupling import Coupling as Coupling
 from .coupling import correlations as correlations
 from .coupling import couple_heads as couple_heads
@@ -20,6 +23,7 @@ from .ranking import auroc as auroc
 from .ranking import auroc_gain as auroc_gain
 from .ranking import rank_heads as rank_heads
 from .ranking import within_layer_auroc as within_layer_auroc
+from .screening import expected_passes as expected_passes
 from .screening import passes_to_recall as passes_to_recall
 from .screening import screen as screen
 from .shifts import head_shifts as head_shifts

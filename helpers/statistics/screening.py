@@ -57,3 +57,37 @@ def passes_to_recall(curve: pd.DataFrame, recall: float) -> float:
     if not 0 <= recall <= 1:
         raise ValueError(f"recall: expected a share in [0, 1], got {recall}")
     return float(curve.passes[curve.recall >= recall - 1e-12].iloc[0])
+
+
+def expected_passes(
+    score: ArrayLike,
+    causal: ArrayLike,
+    recall: float,
+    *,
+    screening: float,
+    per_head: float = 2.0,
+    resolution: float = RESOLUTION,
+) -> float:
+    """Forward passes (per pair) until a share of the causal heads is found, heads of equal score in random order.
+
+        passes = screening + per_head (a + i (b + 1) / (m + 1))
+
+    The head that completes the share is the i-th of m causal ones among b heads of equal score, with a heads above them: the
+    mean over random orders of those b. Without ties it is `passes_to_recall` of `screen`.
+
+    >>> expected_passes([0, 0, 0], [True, False, False], 1, screening=2)
+    6.0
+
+    Raises:
+        ValueError: as `screen` and `passes_to_recall`.
+    """
+    curve = screen(score, causal, screening=screening, per_head=per_head, resolution=resolution)
+    passes_to_recall(curve, recall)
+    score, causal = flatten(np.asarray(score, dtype=float), resolution), np.asarray(causal, dtype=bool)
+    wanted = int(np.ceil(recall * causal.sum() - 1e-12))
+    if not wanted:
+        return float(screening)
+    at = np.sort(score[causal])[::-1][wanted - 1]
+    above, tied = score > at, score == at
+    place = above.sum() + (wanted - causal[above].sum()) * (tied.sum() + 1) / (causal[tied].sum() + 1)
+    return float(screening + per_head * place)

@@ -1,0 +1,154 @@
+"""Which number finds the heads that matter: every score on every measured model and task, told apart by kind of model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+
+import numpy as np
+import pandas as pd
+from scipy.stats import rankdata
+
+from helpers.measured.protocol import NAMED
+from helpers.measured.shipped import head_scores, measured_tasks, ranked_scores
+from helpers.reference.measured import measured_circuit
+from helpers.scores.catalogue import SCORES
+from helpers.statistics.agreement import mean_of, rank_agreement, resampled_within
+from helpers.statistics.screening import expected_passes
+
+#: What the table over all models and tasks comes to: the same words in notebooks 05 and 06 and in the README.
+RECOMMENDATION = (
+    "Make minimal pairs and rank the heads twice, by attribution patching and by the change of what each head writes, summed "
+    "over positions; patch the top of both lists; use KL and chi to look at a head, not to find it."
+)
+
+REAL = "smollm2"
+
+#: The turn of the story: what is read of a head, from its depth alone to a gradient, and the score that stands for it.
+STEPS = {
+    "depth alone": "layer index",
+    "shape of the row at END": "|d KL|",
+    "shape where it moves most": "|d KL|, furthest position",
+    "which token the row is on": "total variation, furthest position",
+    "what the head writes": NAMED,
+    "a gradient": "attribution patching",
+}
+
+#: Screens of a bill beside the scores: two orders that need no model, and the better rank of two lists.
+LATE, EARLY, BOTH = "late layers first", "early layers first", "either list"
+
+_Tables = Mapping[tuple[str, str], pd.DataFrame]
+
+
+@cache
+def all_rankings(n_permutations: int = 20_000) -> _Tables:
+    """`ranked_scores`, every score, of every shipped (model, task); SmolLM2's first."""
+    order = sorted(measured_tasks(), key=lambda at: (at[0] != REAL, at[0], _ORDER.index(at[1])))
+    return {at: ranked_scores(*at, n_permutations=n_permutations) for at in order}
+
+
+def verdict_table(tables: _Tables) -> pd.DataFrame:
+    """How often each score is useful, on the real model and on the demo models, best first.
+
+    Useful: the interval of the AUROC lies above 0.5, and the within-layer p is below 0.05.
+
+    Returns:
+        One row a score: useful on the real model and on the demos (counts, of ``attrs["of"]``), median AUROC and median
+        within-layer AUROC on each, passes a pair on SmolLM2, needs.
+    """
+    kinds = {"SmolLM2": [at for at in tables if at[0] == REAL], "demos": [at for at in tables if at[0] != REAL]}
+    useful = pd.DataFrame({at: (t.low > 0.5) & (t.within_p < 0.05) for at, t in tables.items()})
+    columns = {f"useful, {kind}": useful[some].sum(axis=1) for kind, some in kinds.items()}
+    for what, name in (("auroc", "AUROC"), ("within", "within")):
+        values = pd.DataFrame({at: t[what] for at, t in tables.items()})
+        columns |= {f"{name}, {kind}": values[some].median(axis=1) for kind, some in kinds.items()}
+    first = next(iter(tables.values()))
+    table = pd.DataFrame(columns).assign(passes=first.passes.astype(int), needs=first.needs)
+    by = [*list(columns)[:2], "within, SmolLM2"]
+    ranked = table.assign(_all=table[by[0]] + table[by[1]]).sort_values(["_all", *by], ascending=False, kind="stable")
+    ranked.attrs["of"] = {kind: len(some) for kind, some in kinds.items()}
+    return ranked.drop(columns="_all")
+
+
+def step_table(tables: _Tables) -> pd.DataFrame:
+    """The steps of the story on every model and task: columns model, task, step, auroc, within."""
+    rows = [
+        (*at, step, t.auroc[score], t.within[score]) for at, t in tables.items() for step, score in STEPS.items()
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=["model", "task", "step", "auroc", "within"])
+
+
+def step_gains(steps: pd.DataFrame) -> pd.DataFrame:
+    """What each step adds to the one before: median gain, and on how many models and tasks it is a gain, apart by kind of model."""
+    rows = {}
+    for what in ("auroc", "within"):
+        wide = steps.pivot_table(index=["model", "task"], columns="step", values=what)[list(STEPS)]
+        gain = wide.diff(axis=1).iloc[:, 1:]
+        for kind, some in (("SmolLM2", gain.index.get_level_values(0) == REAL), ("demos", gain.index.get_level_values(0) != REAL)):  # fmt: skip
+            rows[what, f"{kind}, median gain"] = gain[some].median()
+            rows[what, f"{kind}, gains"] = [f"{(gain[some][step] > 0).sum()} of {some.sum()}" for step in gain]
+    return pd.DataFrame(rows)
+
+
+def bill(model: str, task: str, names: Sequence[str]) -> pd.DataFrame:
+    """Forward passes a pair until 75 % and all of the causal heads are found, if heads are patched in the order of a screen.
+
+    Args:
+        names: scores, `LATE`, `EARLY`, `BOTH` (the better of a head's two ranks, by attribution patching and by `NAMED`), or
+            "random order"; of tied heads the mean over orders counts (`expected_passes`).
+
+    Returns:
+        One row a screen: columns 75 %, 100 %; ``attrs["all"]`` is the price of patching every head.
+
+    Raises:
+        ValueError: as `head_scores`.
+    """
+    values, _ = head_scores(model, task)
+    measured = measured_circuit(model, task)
+    assert measured is not None
+    causal = measured.circuit().mask(*measured.shape).ravel()
+    rows = {}
+    for name in names:
+        score, passes = _screen(values, name)
+        rows[name] = [expected_passes(score, causal, share, screening=max(2, passes)) for share in (0.75, 1.0)]
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=["75 %", "100 %"])
+    table.attrs["all"] = 2 + 2 * causal.size
+    return table
+
+
+def toy_against_real(
+    names: Sequence[str], tasks: Sequence[str], *, n_resamples: int = 500
+) -> tuple[float, float, float]:
+    """Spearman correlation, over scores, of the within-layer AUROC on SmolLM2 and on the demo models (each a mean over tasks).
+
+    Returns:
+        (rho, low, high): 95 % interval from resampled heads (`rank_agreement`).
+
+    Raises:
+        ValueError: if nothing was measured on those tasks.
+    """
+    kinds: dict[bool, list] = {True: [], False: []}
+    for k, (model, task) in enumerate(at for at in measured_tasks() if at[1] in tasks):
+        values, _ = head_scores(model, task)
+        measured = measured_circuit(model, task)
+        assert measured is not None
+        causal, scores = measured.circuit().mask(*measured.shape).ravel(), np.nan_to_num(values[list(names)].to_numpy())
+        kinds[model == REAL].append(resampled_within(scores, causal, values.layer, n_resamples=n_resamples, seed=k))
+    if not (kinds[True] and kinds[False]):
+        raise ValueError(f"tasks: expected tasks measured on {REAL} and on a demo model, got {', '.join(tasks)}")
+    return rank_agreement(mean_of(kinds[True]), mean_of(kinds[False]))
+
+
+_ORDER = ("ioi", "repeated", "agreement", "ownership")
+
+
+def _screen(values: pd.DataFrame, name: str) -> tuple[np.ndarray, float]:
+    """One number a head, and the passes that it costs."""
+    if name in (LATE, EARLY):
+        return (values.layer if name == LATE else -values.layer).to_numpy(dtype=float), 0
+    if name == "random order":
+        return np.zeros(len(values)), 0
+    if name == BOTH:
+        pair = [NAMED, "attribution patching"]
+        return np.maximum(*(rankdata(values[one]) for one in pair)), max(SCORES[one].passes for one in pair)
+    return np.nan_to_num(values[name].to_numpy()), SCORES[name].passes
