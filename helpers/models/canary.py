@@ -9,16 +9,39 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 
 from helpers.models.fused import rows_of
-from helpers.models.model import LanguageModel, ModelUnavailable
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
+
+
+class Described(Protocol):
+    """What a `LanguageModel` is to this module."""
+
+    hf: Any
+
+    @property
+    def config(self) -> Any: ...
+    @property
+    def n_layers(self) -> int: ...
+    @property
+    def n_heads(self) -> int: ...
+    @property
+    def n_ctx(self) -> int | None: ...
+    @property
+    def n_tokens(self) -> int: ...
+    @property
+    def dtype(self) -> torch.dtype: ...
+    @property
+    def device(self) -> torch.device: ...
+    @property
+    def is_spread(self) -> bool: ...
+
 
 #: Tokens of the prompt: at least, and at most if a window is to be passed.
 SHORT, LONG = 12, 96
@@ -39,7 +62,7 @@ class Reference:
     logits: Tensor
 
 
-def reference_pass(model: LanguageModel) -> Reference:
+def reference_pass(model: Described) -> Reference:
     """The eager pass.
 
     Raises:
@@ -67,7 +90,7 @@ def reference_pass(model: LanguageModel) -> Reference:
     return Reference(ids, [a[0] for a in found], said.logits[0, -1])
 
 
-def compare_rows(model: LanguageModel, rows: Callable[..., Any] = rows_of) -> None:
+def compare_rows(model: Described, rows: Callable[..., Any] = rows_of) -> None:
     """Refuse a model whose rows, as recording takes them, are not its eager attentions.
 
     Raises:
@@ -85,29 +108,26 @@ def compare_rows(model: LanguageModel, rows: Callable[..., Any] = rows_of) -> No
     _compare("the logits", got.logits[0], expected.logits, _size(expected.logits))
 
 
-def compare_views(model: LanguageModel, lens: TransformerBridge, expected: Reference) -> None:
+def compare_views(model: Described, lens: TransformerBridge, expected: Reference) -> None:
     """Refuse a wrapper whose pattern, z or logits are not the model's.
 
     Raises:
-        ModelUnavailable: one sentence.
+        ValueError: one clause.
     """
-    try:
-        pattern, z = ([f"blocks.{i}.attn.{name}" for i in range(model.n_layers)] for name in ("hook_pattern", "hook_z"))
-        seen: dict[str, Tensor] = {}
-        logits = _run(lens, expected.ids, [(name, partial(_keep, seen, name)) for name in (*pattern, *z)])
-        for layer, (name, attention) in enumerate(zip(pattern, expected.attentions, strict=True)):
-            for hook in (name, z[layer]):
-                if hook not in seen:
-                    raise ValueError(f"expected a hook at {hook}, got none")
-            _compare(f"attention of layer {layer}", seen[name][0], attention, attention.abs().max())
-        _compare("the logits", logits, expected.logits, _size(expected.logits))
-        if not model.is_spread:
-            _compare_outputs(model, lens, expected.ids, [seen[name] for name in z])
-    except ValueError as error:
-        raise ModelUnavailable(f"model {model.name!r}: TransformerLens's wrapper is not this model: {error}") from error
+    pattern, z = ([f"blocks.{i}.attn.{name}" for i in range(model.n_layers)] for name in ("hook_pattern", "hook_z"))
+    seen: dict[str, Tensor] = {}
+    logits = _run(lens, expected.ids, [(name, partial(_keep, seen, name)) for name in (*pattern, *z)])
+    for layer, (name, attention) in enumerate(zip(pattern, expected.attentions, strict=True)):
+        for hook in (name, z[layer]):
+            if hook not in seen:
+                raise ValueError(f"expected a hook at {hook}, got none")
+        _compare(f"attention of layer {layer}", seen[name][0], attention, attention.abs().max())
+    _compare("the logits", logits, expected.logits, _size(expected.logits))
+    if not model.is_spread:
+        _compare_outputs(model, lens, expected.ids, [seen[name] for name in z])
 
 
-def _compare_outputs(model: LanguageModel, lens: TransformerBridge, ids: Tensor, z: list[Tensor]) -> None:
+def _compare_outputs(model: Described, lens: TransformerBridge, ids: Tensor, z: list[Tensor]) -> None:
     """z is what the model's own output projections are given, and taking a head out there is what it is in the wrapper."""
     projections = [_twin(model, lens, layer) for layer in range(model.n_layers)]
     given: list[Tensor] = []
@@ -138,7 +158,7 @@ def _compare_outputs(model: LanguageModel, lens: TransformerBridge, ids: Tensor,
     _compare(f"the logits without head {middle}.{head}", patched, logits, _size(logits))
 
 
-def _twin(model: LanguageModel, lens: TransformerBridge, layer: int) -> Any:
+def _twin(model: Described, lens: TransformerBridge, layer: int) -> Any:
     """The model's own output projection of a layer: the module that has the same weights as the wrapper's."""
     try:
         weight = lens.blocks[layer].attn.o.original_component.weight
@@ -157,7 +177,7 @@ def _run(lens: TransformerBridge, ids: Tensor, hooks: list[Any]) -> Tensor:
     return logits[0, -1]
 
 
-def _own(model: LanguageModel, ids: Tensor, hooks: list[Any]) -> Tensor:
+def _own(model: Described, ids: Tensor, hooks: list[Any]) -> Tensor:
     handles = [module.register_forward_pre_hook(hook) for module, hook in hooks]
     try:
         with torch.no_grad():
@@ -168,7 +188,7 @@ def _own(model: LanguageModel, ids: Tensor, hooks: list[Any]) -> Tensor:
     return logits[0, -1]
 
 
-def _prompt(model: LanguageModel) -> Tensor:
+def _prompt(model: Described) -> Tensor:
     """Random tokens, more of them than the widest window or chunk that is not too wide for this."""
     names = ("sliding_window", "window_size", "attention_chunk_size")
     widths = [w for name in names if isinstance(w := getattr(model.config, name, None), int) and 2 * w < LONG]
@@ -186,7 +206,7 @@ def first_not_finite(states: Sequence[Tensor]) -> int | None:
     return next((i for i, x in enumerate(states[1:]) if not torch.isfinite(x).all()), None)
 
 
-def not_finite(model: LanguageModel, layer: int | None) -> str:
+def not_finite(model: Described, layer: int | None) -> str:
     """What to say of numbers out of range."""
     where = "" if layer is None else f", first in layer {layer}"
     return f"expected finite numbers, got NaN or infinity in {str(model.dtype).removeprefix('torch.')}{where}; load it in a wider dtype"

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from helpers.models.model import LanguageModel
+
+class HasWeights(Protocol):
+    """What a `LanguageModel` is to this module."""
+
+    hf: Any
+    tokenizer: Any
+    weight_names: set[str]
+
 
 DIGITS = 16
 
 
-def fingerprint(model: LanguageModel) -> str:
+def fingerprint(model: HasWeights) -> str:
     """The first 16 hexadecimal digits of the SHA-256 of all weights.
 
     Hashed are name, dtype, shape and bytes of every parameter and persistent buffer, sorted by name, each tensor once
@@ -42,7 +49,7 @@ def fingerprint(model: LanguageModel) -> str:
     return found.hexdigest()[:DIGITS]
 
 
-def identity(model: LanguageModel) -> str:
+def identity(model: HasWeights) -> str:
     """`fingerprint`, and a hash of tokenizer and configuration: 16 and 8 hexadecimal digits; empty if weights are offloaded.
 
     Of the configuration counts what bears on the numbers: not where it came from, nor which release of transformers wrote it.
@@ -66,7 +73,7 @@ def _spelled(tokenizer: Any) -> str:
     return f"{inside} {tokenizer.bos_token} {tokenizer.eos_token} {tokenizer.unk_token}"
 
 
-def _weights(model: LanguageModel) -> dict[str, Tensor]:
+def _weights(model: HasWeights) -> dict[str, Tensor]:
     """Parameters and persistent buffers by the names that transformers gives them.
 
     A wrapper around the model itself (`LanguageModel.is_spread`) holds the same tensors under more names, and adds

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from helpers.models.canary import compare_views, reference_pass
+from helpers.models.fingerprint import identity
+
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
@@ -135,8 +138,6 @@ class LanguageModel:
         """
         from transformer_lens.model_bridge import TransformerBridge
 
-        from helpers.models.canary import compare_views, reference_pass
-
         expected = reference_pass(self)
         if self.config is not self.hf.config:  # for these it would install packages, unasked
             raise ModelUnavailable(
@@ -155,7 +156,12 @@ class LanguageModel:
             ) from error
         lens.eval().requires_grad_(False)
         lens.cfg.model_name = self.name
-        compare_views(self, lens, expected)
+        try:
+            compare_views(self, lens, expected)
+        except ValueError as error:
+            raise ModelUnavailable(
+                f"model {self.name!r}: TransformerLens's wrapper is not this model: {error}"
+            ) from error
         self._as_made = _state(lens)
         return lens
 
@@ -169,8 +175,6 @@ class LanguageModel:
     @property
     def identity(self) -> str:
         """Which weights, tokenizer and configuration these are (`helpers.models.fingerprint`); kept until weights change."""
-        from helpers.models.fingerprint import identity
-
         state = [(tensor.data_ptr(), tensor._version) for tensor in self.hf.parameters()]
         if self._identity is None or self._identity[0] != state:
             self._identity = state, identity(self)
