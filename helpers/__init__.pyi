@@ -43,6 +43,7 @@ from .patching.heads import head_effects as head_effects
 from .patching.heads import patch_heads as patch_heads
 from .patching.paths import edge_effects as edge_effects
 from .patching.paths import patch_paths as patch_paths
+from .prompts.answers import readout_ids as readout_ids
 from .prompts.fit import FittedTask as FittedTask
 from .prompts.fit import fit_task as fit_task
 from .prompts.initials import acronyms as acronyms
@@ -57,7 +58,6 @@ from .prompts.tasks import agreement as agreement
 from .prompts.tasks import greater_than as greater_than
 from .prompts.tasks import ownership as ownership
 from .prompts.tasks import repeated_lists as repeated_lists
-from .prompts.tokens import readout_ids as readout_ids
 from .prompts.tokens import tokenize as tokenize
 from .reference.circuits import ACRONYMS as ACRONYMS
 from .reference.circuits import GREATER_THAN as GREATER_THAN

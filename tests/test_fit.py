@@ -12,12 +12,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from helpers.demo.corpus import vocabulary
+from helpers.prompts.answers import readout_ids
 from helpers.prompts.fit import TASK_NAMES, VARIANTS, fit_task
 from helpers.prompts.ioi import FRAMES, NAMES, ioi_prompt, minimal_pairs
 from helpers.prompts.prompt import Prompt
 from helpers.prompts.sifting import Sieve, listed, most_frequent
 from helpers.prompts.tasks import TASKS
-from helpers.prompts.tokens import readout_ids, tokenize
+from helpers.prompts.tokens import tokenize
 from helpers.prompts.words import COUNTABLE, NOUNS, OTHERWISE_SPLIT, SCENES, THINGS, WORDS
 
 pytestmark = pytest.mark.slow

@@ -14,8 +14,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from helpers import attribute_heads, load_model, patch_heads, record_attention, record_outputs
+from helpers.prompts.answers import readout_ids
 from helpers.prompts.prompt import Prompt
-from helpers.prompts.tokens import readout_ids
 
 #: "Ġ" is a blank. Letters are tokens, and so are a blank with x or with z: " xy" is "Ġx", "y", and "xy" is "x", "y".
 LETTERS = "abcdefghijklmnopqrstuvwxyz.Ġ"

@@ -20,6 +20,7 @@ import torch
 from helpers import load_model, minimal_pairs
 from helpers.attention.capture import tokenize_for
 from helpers.demo.corpus import vocabulary
+from helpers.prompts.answers import readout_ids
 from helpers.prompts.prompt import Prompt
 from helpers.prompts.tasks import (
     AGREEMENT_FRAMES,
@@ -32,7 +33,7 @@ from helpers.prompts.tasks import (
     ownership,
     repeated_lists,
 )
-from helpers.prompts.tokens import readout_ids, tokenize
+from helpers.prompts.tokens import tokenize
 from helpers.prompts.words import (
     APART,
     CENTURIES,

@@ -11,8 +11,9 @@ from torch import Tensor
 from helpers.attention.record import AttentionRecord, Readout
 from helpers.models.forward import attention_rows, batches, windows
 from helpers.models.model import LanguageModel
+from helpers.prompts.answers import with_answers
 from helpers.prompts.prompt import Prompt
-from helpers.prompts.tokens import TokenizedPrompt, bos_id, tokenize, with_answers
+from helpers.prompts.tokens import TokenizedPrompt, bos_id, tokenize
 from helpers.visible import visible_keys
 
 Sink = Literal["left out", "a key"]

@@ -15,8 +15,9 @@ from helpers.contents.residual import Trace, Words, attribute, tolerance, trace
 from helpers.diagnostics.values import value_variance
 from helpers.models.forward import batches
 from helpers.models.model import LanguageModel
+from helpers.prompts.answers import with_answers
 from helpers.prompts.prompt import Prompt
-from helpers.prompts.tokens import TokenizedPrompt, with_answers
+from helpers.prompts.tokens import TokenizedPrompt
 
 PerHead = Float[np.ndarray, "prompt layer head"]
 

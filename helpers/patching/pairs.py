@@ -12,9 +12,9 @@ from torch import Tensor
 from helpers.attention.capture import tokenize_for
 from helpers.models.forward import Logits, StoredRun
 from helpers.models.model import LanguageModel
+from helpers.prompts.answers import with_answers
 from helpers.prompts.prompt import Prompt
 from helpers.prompts.reading import as_prompts
-from helpers.prompts.tokens import with_answers
 
 
 class MinimalPairs:

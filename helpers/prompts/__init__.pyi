@@ -1,5 +1,6 @@
 """The public names of `helpers.prompts`."""
 
+from .answers import readout_ids as readout_ids
 from .fit import FittedTask as FittedTask
 from .fit import fit_task as fit_task
 from .initials import acronyms as acronyms
@@ -17,5 +18,4 @@ from .tasks import ioi_pairs as ioi_pairs
 from .tasks import ownership as ownership
 from .tasks import repeated_lists as repeated_lists
 from .tokens import TokenizedPrompt as TokenizedPrompt
-from .tokens import readout_ids as readout_ids
 from .tokens import tokenize as tokenize

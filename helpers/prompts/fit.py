@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from helpers.prompts.answers import readout_ids
 from helpers.prompts.drawing import Pair, Sides, TooFew, check_count, check_frames
 from helpers.prompts.initials import ACRONYM_FRAME
 from helpers.prompts.ioi import FRAMES, NAMES
@@ -20,7 +21,7 @@ from helpers.prompts.tasks import (
     YEAR_FRAME,
     year_words,
 )
-from helpers.prompts.tokens import bos_id, readout_ids, tokenize
+from helpers.prompts.tokens import bos_id, tokenize
 from helpers.prompts.words import CENTURIES, COUNTABLE, EVENTS, NOUNS, OWNERS, SCENES, THINGS, WORDS
 
 #: Short names of the contrasts in `TASKS`, as a command line takes them.
