@@ -128,7 +128,7 @@ class AttentionRecord:
             compact: for a record of all query positions, keep END rows exactly and the rows before it in float16, all
                 compressed (a fifth of the size); loading gives them back as rows that sum to 1.
         """
-        path = Path(path)
+        path = Path(path).expanduser()
         about = {
             "format": FORMAT,
             "prompts": [asdict(p) for p in self.prompts],
@@ -160,7 +160,8 @@ class AttentionRecord:
             FileNotFoundError: if there is no such file.
             ValueError: if the file is no attention record.
         """
-        if not Path(path).is_file():
+        path = Path(path).expanduser()
+        if not path.is_file():
             raise FileNotFoundError(f"path: no attention record at {str(path)!r}")
         try:
             with safe_open(str(path), framework="pt") as file:
