@@ -10,11 +10,9 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from models import CIRCUIT, HEADS, LAYERS
 
-from helpers.plots.coupling import plot_coupling_null, plot_precision_recall
-from helpers.plots.positions import plot_position_map, plot_power, plot_two_parts
-from helpers.plots.scores import NEEDS, plot_scores, plot_screening
-from helpers.plots.style import role_colour
-from helpers.statistics.screening import screen
+from helpers.plots.coupling import plot_coupling_null
+from helpers.plots.positions import plot_power, plot_two_parts
+from helpers.plots.scores import NEEDS, plot_scores
 from helpers.statistics.shuffles import CouplingNull
 
 RNG = np.random.default_rng(0)
@@ -23,21 +21,6 @@ RNG = np.random.default_rng(0)
 @pytest.fixture
 def ax() -> Axes:
     return Figure().subplots()
-
-
-def test_position_map(ax: Axes) -> None:
-    """A row a head, a column a position, one symmetric colour range; circuit heads named in their role's colour."""
-    shifts = RNG.normal(size=(LAYERS, HEADS, 3))
-    shifts[..., 0] = np.nan
-    assert plot_position_map(ax, shifts, ["BOS", "S2", "END"], circuit=CIRCUIT) is ax
-    (image,) = ax.images
-    assert image.get_array().shape == (LAYERS * HEADS, 3)
-    assert image.get_clim() == (-np.nanmax(np.abs(shifts)), np.nanmax(np.abs(shifts)))
-    assert [t.get_text() for t in ax.get_xticklabels()] == ["BOS", "S2", "END"]
-    assert {t.get_text(): t.get_color() for t in ax.texts} == {
-        str(head): role_colour(CIRCUIT.role(*head)) for head in CIRCUIT.heads
-    }
-    assert plot_position_map(Figure().subplots(), shifts, ["a", "b", "c"], limit=2.0).images[0].get_clim() == (-2, 2)
 
 
 def test_power(ax: Axes) -> None:
@@ -83,33 +66,9 @@ def test_scores(ax: Axes) -> None:
     assert {0.5, 0.3} <= {line.get_xdata()[0] for line in ax.lines if line.get_linestyle() in ("--", ":")}
 
 
-def test_screening(ax: Axes) -> None:
-    """One line a curve; random order is dashed; what is emphasised is thicker."""
-    causal = [True, False, False, True]
-    curves = {"good": screen([4, 1, 2, 3], causal, screening=2), "random order": screen([0] * 4, causal, screening=0)}
-    plot_screening(ax, curves, emphasise=["good"])
-    good, chance = ax.lines
-    np.testing.assert_array_equal(good.get_xdata(), curves["good"].passes)
-    np.testing.assert_array_equal(chance.get_ydata(), curves["random order"].recall)
-    assert chance.get_linestyle() == "--"
-    assert good.get_linewidth() > chance.get_linewidth()
-
-
 def test_coupling_null(ax: Axes) -> None:
     """All permutations are in the histogram; one line at the observed value, one at the 95 % point."""
     null = CouplingNull(0.9, RNG.uniform(0.3, 0.8, 500), 0.2, np.full(500, 0.2), 48)
     plot_coupling_null(ax, null)
     assert sum(patch.get_height() for patch in ax.patches) == 500
     assert [line.get_xdata()[0] for line in ax.lines] == [0.9, pytest.approx(np.quantile(null.largest, 0.95))]
-
-
-def test_precision_recall(ax: Axes) -> None:
-    """A perfect score keeps precision 1 to full recall; the base rate is the dashed line."""
-    edges = pd.DataFrame(
-        {"causal": [True, True, False, False, False], "perfect": [5, 4, 3, 2, 1], "bad": [1, 2, 3, 4, 5]}
-    )
-    plot_precision_recall(ax, edges, ["perfect", "bad"])
-    perfect, bad, base = ax.lines
-    assert perfect.get_ydata()[perfect.get_xdata() == 1].max() == 1
-    assert bad.get_ydata()[bad.get_xdata() == 1].max() < 1
-    assert base.get_ydata()[0] == pytest.approx(0.4)

@@ -17,6 +17,7 @@ from helpers.heads import head_index
 from helpers.plots import (
     bills_figure,
     plot_bill,
+    plot_both_models,
     plot_edge_precision,
     plot_heads_by_position,
     plot_steps,
@@ -121,3 +122,17 @@ def test_heads_by_position_are_rows_of_the_circuit(ax: Axes) -> None:
     first = CIRCUIT.heads[0]
     assert ax.get_yticklabels()[0].get_text() == str(first)
     assert ax.get_yticklabels()[0].get_color() == role_colour(CIRCUIT.role(*first))
+
+
+def test_scores_on_both_models_are_dots_by_kind(ax: Axes) -> None:
+    """Demos to the right, the real model up; one series a kind, in the order of the table; only the named are named."""
+    table = pd.DataFrame(
+        {"SmolLM2": [0.5, 0.7, 0.9], "demos": [0.4, 0.8, 0.6], "kind": ["row", "gradient", "row"]},
+        index=["a", "b", "c"],
+    )
+    plot_both_models(ax, table, named=["b"])
+    _, row, gradient = ax.lines
+    assert (list(row.get_xdata()), list(row.get_ydata())) == ([0.4, 0.6], [0.5, 0.9])
+    assert (list(gradient.get_xdata()), list(gradient.get_ydata())) == ([0.8], [0.7])
+    assert [t.get_text() for t in ax.texts] == ["b"]
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["row", "gradient"]

@@ -11,10 +11,12 @@ from .verdict import BOTH as BOTH
 from .verdict import EARLY as EARLY
 from .verdict import LATE as LATE
 from .verdict import RECOMMENDATION as RECOMMENDATION
-from .verdict import STEPS as STEPS
+from .verdict import STORY_STEPS as STORY_STEPS
 from .verdict import all_rankings as all_rankings
 from .verdict import bill as bill
+from .verdict import kind_of as kind_of
 from .verdict import step_gains as step_gains
 from .verdict import step_table as step_table
 from .verdict import toy_against_real as toy_against_real
 from .verdict import verdict_table as verdict_table
+from .verdict import within_on_both as within_on_both

@@ -7,6 +7,7 @@ from functools import cache
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from helpers.measured.protocol import NAMED
@@ -25,7 +26,7 @@ RECOMMENDATION = (
 REAL = "smollm2"
 
 #: The turn of the story: what is read of a head, from its depth alone to a gradient, and the score that stands for it.
-STEPS = {
+STORY_STEPS = {
     "depth alone": "layer index",
     "shape of the row at END": "|d KL|",
     "shape where it moves most": "|d KL|, furthest position",
@@ -38,6 +39,7 @@ STEPS = {
 LATE, EARLY, BOTH = "late layers first", "early layers first", "either list"
 
 _Tables = Mapping[tuple[str, str], pd.DataFrame]
+_Resampled = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
 @cache
@@ -73,7 +75,7 @@ def verdict_table(tables: _Tables) -> pd.DataFrame:
 def step_table(tables: _Tables) -> pd.DataFrame:
     """The steps of the story on every model and task: columns model, task, step, auroc, within."""
     rows = [
-        (*at, step, t.auroc[score], t.within[score]) for at, t in tables.items() for step, score in STEPS.items()
+        (*at, step, t.auroc[score], t.within[score]) for at, t in tables.items() for step, score in STORY_STEPS.items()
     ]  # fmt: skip
     return pd.DataFrame(rows, columns=["model", "task", "step", "auroc", "within"])
 
@@ -82,7 +84,7 @@ def step_gains(steps: pd.DataFrame) -> pd.DataFrame:
     """What each step adds to the one before: median gain, and on how many models and tasks it is a gain, apart by kind of model."""
     rows = {}
     for what in ("auroc", "within"):
-        wide = steps.pivot_table(index=["model", "task"], columns="step", values=what)[list(STEPS)]
+        wide = steps.pivot_table(index=["model", "task"], columns="step", values=what)[list(STORY_STEPS)]
         gain = wide.diff(axis=1).iloc[:, 1:]
         for kind, some in (("SmolLM2", gain.index.get_level_values(0) == REAL), ("demos", gain.index.get_level_values(0) != REAL)):  # fmt: skip
             rows[what, f"{kind}, median gain"] = gain[some].median()
@@ -104,10 +106,7 @@ def bill(model: str, task: str, names: Sequence[str]) -> pd.DataFrame:
         ValueError: as `head_scores`.
     """
     values, _ = head_scores(model, task)
-    measured = measured_circuit(model, task)
-    assert measured is not None
-    causal = measured.circuit().mask(*measured.shape).ravel()
-    rows = {}
+    causal, rows = _causal(model, task), {}
     for name in names:
         score, passes = _screen(values, name)
         rows[name] = [expected_passes(score, causal, share, screening=max(2, passes)) for share in (0.75, 1.0)]
@@ -127,16 +126,42 @@ def toy_against_real(
     Raises:
         ValueError: if nothing was measured on those tasks.
     """
-    kinds: dict[bool, list] = {True: [], False: []}
+    return rank_agreement(*_both_kinds(names, tasks, n_resamples))
+
+
+def within_on_both(names: Sequence[str], tasks: Sequence[str]) -> pd.DataFrame:
+    """What `toy_against_real` correlates: a row a score, columns SmolLM2 and demos, and the kind of the score (`kind_of`)."""
+    real, toy = _both_kinds(names, tasks, 1)
+    return pd.DataFrame({"SmolLM2": real[0], "demos": toy[0], "kind": [kind_of(name) for name in names]}, index=names)
+
+
+def kind_of(score: str) -> str:
+    """What a score reads of a head: "attention", "values, outputs", "what is written", "gradient"."""
+    if score.startswith("output change"):
+        return "what is written"
+    if score.endswith("patching"):
+        return "gradient"
+    others = ("|d output magnitude|", "|d Var_v|", "|d log Var_v|", "|d direct logit attribution|")
+    return "values, outputs" if score in others else "attention"
+
+
+def _both_kinds(names: Sequence[str], tasks: Sequence[str], n_resamples: int) -> tuple[_Resampled, _Resampled]:
+    """Within-layer AUROCs on the real model and on the demos, each the mean over the tasks measured there."""
+    found: dict[bool, list[_Resampled]] = {True: [], False: []}
     for k, (model, task) in enumerate(at for at in measured_tasks() if at[1] in tasks):
         values, _ = head_scores(model, task)
-        measured = measured_circuit(model, task)
-        assert measured is not None
-        causal, scores = measured.circuit().mask(*measured.shape).ravel(), np.nan_to_num(values[list(names)].to_numpy())
-        kinds[model == REAL].append(resampled_within(scores, causal, values.layer, n_resamples=n_resamples, seed=k))
-    if not (kinds[True] and kinds[False]):
+        scores = np.nan_to_num(values[list(names)].to_numpy())
+        some = resampled_within(scores, _causal(model, task), values.layer, n_resamples=n_resamples, seed=k)
+        found[model == REAL].append(some)
+    if not all(found.values()):
         raise ValueError(f"tasks: expected tasks measured on {REAL} and on a demo model, got {', '.join(tasks)}")
-    return rank_agreement(mean_of(kinds[True]), mean_of(kinds[False]))
+    return mean_of(found[True]), mean_of(found[False])
+
+
+def _causal(model: str, task: str) -> NDArray[np.bool_]:
+    measured = measured_circuit(model, task)
+    assert measured is not None  # `head_scores` found it
+    return np.asarray(measured.circuit().mask(*measured.shape).ravel())
 
 
 _ORDER = ("ioi", "repeated", "agreement", "ownership")

@@ -3,7 +3,6 @@
 from .coupling import plot_correlation_matrix as plot_correlation_matrix
 from .coupling import plot_coupling_null as plot_coupling_null
 from .coupling import plot_coupling_scatter as plot_coupling_scatter
-from .coupling import plot_precision_recall as plot_precision_recall
 from .figures import FIGURES as FIGURES
 from .figures import all_figures as all_figures
 from .figures import all_heads_figure as all_heads_figure
@@ -33,7 +32,6 @@ from .plane import label_plane as label_plane
 from .plane import plot_attainable as plot_attainable
 from .plane import plot_head as plot_head
 from .plane import plot_shift_arrows as plot_shift_arrows
-from .positions import plot_position_map as plot_position_map
 from .positions import plot_power as plot_power
 from .positions import plot_two_parts as plot_two_parts
 from .published import pair_table as pair_table
@@ -48,7 +46,6 @@ from .rows import plot_numbered_points as plot_numbered_points
 from .rows import plot_sink_bars as plot_sink_bars
 from .rows import plot_token_strips as plot_token_strips
 from .scores import plot_scores as plot_scores
-from .scores import plot_screening as plot_screening
 from .scores import score_legend as score_legend
 from .shifts import plot_shift_by_layer as plot_shift_by_layer
 from .shifts import plot_shift_distribution as plot_shift_distribution
@@ -80,6 +77,7 @@ from .style import role_legend as role_legend
 from .style import use_style as use_style
 from .verdict import bills_figure as bills_figure
 from .verdict import plot_bill as plot_bill
+from .verdict import plot_both_models as plot_both_models
 from .verdict import plot_edge_precision as plot_edge_precision
 from .verdict import plot_heads_by_position as plot_heads_by_position
 from .verdict import plot_steps as plot_steps

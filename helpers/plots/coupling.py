@@ -1,16 +1,13 @@
-"""Cross-head correlations: matrices, active against control, what chance gives, and causal edges."""
+"""Cross-head correlations: matrices, active against control, and what chance gives."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
-import pandas as pd
 from jaxtyping import Float
 from matplotlib.axes import Axes
 
 from helpers.heads import pairs_of
-from helpers.plots.style import BLACK, BLUE, GREEN, GREY, ORANGE, SKY, VERMILION, label_points
+from helpers.plots.style import BLACK, GREY, SKY, VERMILION, label_points
 from helpers.statistics.coupling import Coupling, strongest_pairs
 from helpers.statistics.shuffles import CouplingNull
 
@@ -65,22 +62,5 @@ def plot_coupling_null(ax: Axes, null: CouplingNull) -> Axes:
     ax.axvline(null.observed, color=VERMILION, lw=2, label=f"observed, {null.observed:.2f}")
     ax.axvline(float(np.quantile(null.largest, 0.95)), color=BLACK, lw=1, ls="--", label="95 % of shuffles")
     ax.set(xlabel=r"largest $|C_\mathrm{diff}|$", ylabel="permutations")
-    ax.legend(fontsize=8.5)
-    return ax
-
-
-def plot_precision_recall(ax: Axes, edges: pd.DataFrame, names: Sequence[str], truth: str = "causal") -> Axes:
-    """Precision against recall of causal edges, a line a score; dashed: the base rate.
-
-    Args:
-        edges: one row a pair of heads, with a column for each name and the true edges in column ``truth``.
-    """
-    from sklearn.metrics import precision_recall_curve  # heavy, and needed by this figure alone
-
-    for name, colour in zip(names, (BLUE, VERMILION, GREEN, ORANGE, BLACK), strict=False):
-        precision, recall, _ = precision_recall_curve(edges[truth], edges[name])
-        ax.step(recall[:-1], precision[:-1], where="post", color=colour, label=name)  # the last point is a convention
-    ax.axhline(edges[truth].mean(), color=GREY, ls="--", lw=1, label="base rate")
-    ax.set(xlabel="recall of causal edges", ylabel="precision", xlim=(0, 1.01), yscale="log", ylim=(None, 1.1))
     ax.legend(fontsize=8.5)
     return ax

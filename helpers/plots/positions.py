@@ -1,8 +1,6 @@
-"""Heads over positions and prompts: where in the sentence heads move, and how many prompts it takes to see it."""
+"""How many prompts it takes to see heads move, and the two parts that a shift of KL is made of."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -11,41 +9,6 @@ from matplotlib.axes import Axes
 
 from helpers.plots.style import BLUE, GREY, VERMILION, label_points, role_colour
 from helpers.reference.circuits import Circuit
-
-
-def plot_position_map(
-    ax: Axes,
-    shifts: Float[np.ndarray, "layer head position"],
-    tokens: Sequence[str],
-    *,
-    circuit: Circuit | None = None,
-    limit: float | None = None,
-) -> Axes:
-    """A head x position heat map of mean shifts; heads of the circuit are named at the right in their role's colour.
-
-    Args:
-        shifts: mean difference active - control of one diagnostic (NaN where it is not defined).
-        tokens: a label for each position.
-        limit: the colour range is -limit to limit; default: the largest |shift|. A colour bar is of ``ax.images[0]``.
-    """
-    n_layers, n_heads, _ = shifts.shape
-    flat = shifts.reshape(n_layers * n_heads, -1)
-    limit = limit or float(np.nanmax(np.abs(flat)))
-    ax.imshow(flat, cmap="PuOr_r", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
-    ax.set_xticks(range(len(tokens)), tokens, rotation=60, ha="right", rotation_mode="anchor", fontsize=8.5)
-    starts = np.arange(n_layers) * n_heads
-    ax.set_yticks(starts + (n_heads - 1) / 2, [str(layer) for layer in range(n_layers)])
-    ax.set(ylabel="layer", xlabel="query position")
-    ax.tick_params(length=0)
-    for start in starts[1:]:
-        ax.axhline(start - 0.5, color="white", lw=1.2)
-    for head in circuit.heads if circuit else ():
-        role = circuit.role(*head) if circuit else "other"
-        ax.annotate(
-            str(head), (1.01, head.layer * n_heads + head.head), xycoords=("axes fraction", "data"), va="center",
-            fontsize=7.5, color=role_colour(role),
-        )  # fmt: skip
-    return ax
 
 
 def plot_power(ax: Axes, table: pd.DataFrame) -> Axes:

@@ -1,16 +1,13 @@
-"""Which statistic, at what price: intervals of many scores, and recall against forward passes."""
+"""Which statistic, at what price: intervals of many scores under one protocol."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping, Sequence
-from itertools import cycle
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from helpers.plots.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION
+from helpers.plots.style import BLACK, BLUE, GREY, VERMILION
 
 NEEDS = {"nothing": BLACK, "two sets": BLUE, "pairs": VERMILION}
 
@@ -42,18 +39,3 @@ def score_legend() -> list[Line2D]:
     within = Line2D([], [], color=BLACK, marker="D", mfc="white", ls="", label="within layers")
     chance = Line2D([], [], color=GREY, ls="--", label="chance")
     return [*needs, within, chance, Line2D([], [], color=BLACK, ls=":", label="layer index")]
-
-
-def plot_screening(ax: Axes, curves: Mapping[str, pd.DataFrame], *, emphasise: Sequence[str] = ()) -> Axes:
-    """Recall of causal heads against forward passes a pair, a line a score (from `helpers.statistics.screening`)."""
-    colours = cycle((BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY))
-    for name, curve in curves.items():
-        plain = name == "random order"
-        colour = GREY if plain else next(colours)
-        ax.plot(
-            curve.passes, curve.recall, color=colour, label=name, ls="--" if plain else "-",
-            lw=2.6 if name in emphasise else 1.5,
-        )  # fmt: skip
-    ax.set(xlabel="forward passes a pair of prompts", ylabel="share of causal heads found", ylim=(-0.02, 1.03))
-    ax.legend(fontsize=8.5)
-    return ax

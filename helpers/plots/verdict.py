@@ -181,3 +181,22 @@ def plot_heads_by_position(
     ax.tick_params(length=0)
     ax.set(xlabel="query position")
     return ax
+
+
+def plot_both_models(ax: Axes, table: pd.DataFrame, *, named: Sequence[str] = ()) -> Axes:
+    """A dot a score, how well it does on the demo models (x) and on the real one (y), coloured by what it reads; some are named.
+
+    Args:
+        table: from `helpers.measured.within_on_both`.
+    """
+    colours = dict(zip(dict.fromkeys(table.kind), (BLUE, GREEN, VERMILION, BLACK), strict=False))
+    ax.axline((0.5, 0.5), slope=1, color=GREY, lw=0.8)
+    for kind, some in table.groupby("kind", sort=False):
+        ax.plot(some.demos, some.SmolLM2, "o", color=colours[kind], ms=6.5, label=kind)
+    chosen = table.loc[list(named)]
+    points = [(float(x), float(y)) for x, y in zip(chosen.demos, chosen.SmolLM2, strict=True)]
+    everything = [(float(x), float(y)) for x, y in zip(table.demos, table.SmolLM2, strict=True)]
+    label_points(ax, points, list(named), [colours[kind] for kind in chosen.kind], near=(0, 0), avoid=everything)
+    ax.set(xlabel="demo models: AUROC within layers", ylabel="SmolLM2: AUROC within layers")
+    ax.legend(loc="lower right", fontsize=9, title="what it reads")
+    return ax
