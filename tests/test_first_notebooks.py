@@ -1,4 +1,4 @@
-"""The first notebooks outside a kernel: their tasks and folded solutions, their reading time, their closing page."""
+"""Notebooks 01 and 02 outside a kernel: their tasks and folded solutions, their reading time, their closing page."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from test_story_notebook import SOLUTION, TASK, run
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
-PATHS = [FOLDER / "01_softmax_as_a_hypothesis_test.ipynb"]
+PATHS = [FOLDER / "01_softmax_as_a_hypothesis_test.ipynb", FOLDER / "02_kl_selectivity_and_susceptibility.ipynb"]
 FOLDED = re.compile(r"<details>.*?</details>", re.DOTALL)
 
 pytestmark = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem[:2])

@@ -11,6 +11,7 @@ from IPython.display import Image as Shown
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 from PIL import Image
+from scipy.spatial.distance import cdist
 
 from helpers.diagnostics.rows import kl_selectivity, susceptibility
 from helpers.diagnostics.tempering import tempered
@@ -20,7 +21,7 @@ from helpers.plots.rows import READABLE
 from helpers.plots.style import BLACK, VERMILION
 
 #: Dots per inch of the frames (an 8-inch figure is as wide as a page's text), and colours of their one palette.
-DPI, COLOURS = 100, 48
+DPI, COLOURS = 100, 64
 
 
 def moving_picture(draw: Callable[[float], Figure], values: Sequence[float], *, seconds: float = 0.15) -> Shown:
@@ -50,9 +51,7 @@ def moving_png(frames: Sequence[Image.Image], *, seconds: float = 0.15) -> bytes
     sizes = {frame.size for frame in frames}
     if len(sizes) > 1:
         raise ValueError(f"draw: expected figures of one size, got {sorted(sizes)} pixels")
-    stacked = Image.fromarray(np.concatenate([np.asarray(frame) for frame in frames]))
-    palette = stacked.quantize(COLOURS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
-    first, *others = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    first, *others = _in_one_palette(frames)
     times = [seconds * 1000 * (5 if i in (0, len(frames) - 1) else 1) for i in range(len(frames))]
     file = BytesIO()
     first.save(file, "PNG", save_all=True, append_images=others, duration=times, loop=0, optimize=True)
@@ -98,7 +97,7 @@ def arch_figure(row: ArrayLike, beta: float) -> Figure:
     right.plot(kl_selectivity(path), susceptibility(path), color=VERMILION)
     here = tempered(scores, beta)
     right.plot(kl_selectivity(here), susceptibility(here), "o", color=VERMILION, mec=BLACK, ms=9, zorder=4)
-    right.set_title("its place in the plane (grey: the roof)")
+    right.set_title("its place in the plane (grey: attainable)")
     return fig
 
 
@@ -107,3 +106,16 @@ def _pixels(fig: Figure) -> Image.Image:
     fig.savefig(file, format="png", dpi=DPI)
     plt.close(fig)
     return Image.open(file).convert("RGB")
+
+
+def _in_one_palette(frames: Sequence[Image.Image]) -> list[Image.Image]:
+    """Frames in the colours that are most frequent over all of them, each other colour as the nearest of these."""
+    pixels = np.stack([np.asarray(frame, dtype=np.int64) for frame in frames])
+    codes, place, counts = np.unique(pixels @ np.array([1 << 16, 1 << 8, 1]), return_inverse=True, return_counts=True)
+    colours = np.stack([codes >> 16, codes >> 8 & 255, codes & 255], axis=1)
+    kept = colours[np.argsort(-counts)[:COLOURS]]
+    numbers = cdist(colours, kept).argmin(1)[place].reshape(pixels.shape[:-1]).astype(np.uint8)
+    images = [Image.fromarray(frame) for frame in numbers]
+    for image in images:
+        image.putpalette(kept.astype(np.uint8).tobytes())
+    return images

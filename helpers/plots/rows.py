@@ -15,8 +15,8 @@ from helpers.plots.style import BLACK, GREY, ORANGE, SKY
 #: What tokenizers call the token in front of a prompt, and what a reader should see.
 READABLE = {"<|endoftext|>": "BOS", "<|begin_of_text|>": "BOS", "<s>": "BOS", "<bos>": "BOS"}
 
-#: Colours of points by their weight on the sink: black for none, the colour of the sink's bars for all.
-SINK_COLOURS = LinearSegmentedColormap.from_list("sink", [BLACK, SKY])
+#: Colours of points by their weight on the sink: a light grey for none, through the colour of the sink's bars, to dark blue.
+SINK_COLOURS = LinearSegmentedColormap.from_list("sink", ["#C4C4C4", SKY, "#00304D"])
 
 
 def plot_token_strips(
