@@ -1,4 +1,9 @@
-"""While nbval runs a notebook: the peak of its kernel's memory, read after its last cell, fits into Binder."""
+"""While nbval runs a notebook, so that none is run twice: its tasks and all folded code, and the peak of its memory.
+
+After a task's cell the folded solution is tried in its place, and answers that are wrong; after any cell, the code folded below
+it. All of it runs on copies of the names that the notebook has there. After the last cell the kernel's peak memory is read: it
+fits into Binder.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from cells import trials
 
 #: What a kernel may take of Binder's 2 GB: JupyterLab needs 0.12 GB, and a kernel above 2 GB is restarted.
 LIMIT = 1.6e9
@@ -24,18 +30,53 @@ PEAK = (
 )
 
 
+#: Defined in the kernel for a moment: what comes of some code on a copy of the names.
+TRY = """
+def _try(source):
+    import contextlib, io
+    import matplotlib.pyplot as plt
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            exec(compile(source, "folded", "exec"), dict(globals()))
+        return ""
+    except (AssertionError, TypeError) as error:
+        return f"protests: {error}"
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    finally:
+        plt.close("all")
+"""
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: Any) -> Iterator[None]:
-    """Fail the last cell of a notebook whose kernel took more."""
+    """Fail a cell whose folded code does not do what it should, and the last one if the kernel took too much memory."""
     yield
     if not hasattr(item, "cell_num"):
         return  # a doctest
-    notebook = item.parent
-    code_cells = [cell for cell in notebook.nb.cells if cell.cell_type == "code"]
+    cells = item.parent.nb.cells
+    code_cells = [number for number, cell in enumerate(cells) if cell.cell_type == "code"]
+    _try_folded_code(item.parent.kernel, cells, code_cells[item.cell_num])
     if item.cell_num == len(code_cells) - 1:
         room = LIMIT - (GPT2_ADDS if item.path.name.startswith(ANY_MODEL) else 0)
-        reply = notebook.kernel.kc.execute(
-            "", user_expressions={"peak": PEAK}, store_history=False, reply=True, timeout=60
-        )
-        used = int(reply["content"]["user_expressions"]["peak"]["data"]["text/plain"])
+        used = int(_evaluate(item.parent.kernel, {"peak": PEAK})["peak"])
         assert 0.05e9 < used < room, f"the kernel took {used / 1e9:.2f} GB, expected less than {room / 1e9:.2f} GB"
+
+
+def _try_folded_code(kernel: Any, cells: list[Any], number: int) -> None:
+    tried = trials(cells, number)
+    if not tried:
+        return
+    said = _evaluate(kernel, {str(k): f"_try({source!r})" for k, (source, _) in enumerate(tried)}, TRY)
+    for (source, passes), error in zip(tried, said.values(), strict=True):
+        if passes:
+            assert error == "''", f"folded code fails with {error}:\n{source}"
+        else:
+            assert "protests: " in error, f"{error or 'passes'}:\n{source}"
+
+
+def _evaluate(kernel: Any, expressions: dict[str, str], code: str = "") -> dict[str, str]:
+    """Values of expressions in the kernel, as Python writes them."""
+    reply = kernel.kc.execute(code, user_expressions=expressions, store_history=False, reply=True, timeout=240)
+    found = reply["content"]["user_expressions"]
+    return {name: found[name]["data"]["text/plain"] for name in expressions}

@@ -188,7 +188,8 @@ def test_kl_and_chi_are_finite(name: str, dtype: str, recorded: Callable[..., At
     """Finite from the second query on, NaN exactly at the first query and at queries the shorter prompt lacks."""
     record = recorded(name, dtype)
     several = (record.visible().sum(-1) > 1).expand(record.rows.shape[:-1]).numpy()
-    for values in vars(diagnose(record)).values():
+    found = diagnose(record)
+    for values in (found.kl, found.chi):
         assert np.array_equal(np.isfinite(values), several)
     assert several.sum() == sum(2 * 4 * (len(prompt) - 1) for prompt in record.prompts)
 
