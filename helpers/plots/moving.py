@@ -97,7 +97,7 @@ def arch_figure(row: ArrayLike, beta: float) -> Figure:
     right.plot(kl_selectivity(path), susceptibility(path), color=VERMILION)
     here = tempered(scores, beta)
     right.plot(kl_selectivity(here), susceptibility(here), "o", color=VERMILION, mec=BLACK, ms=9, zorder=4)
-    right.set_title("its place in the plane (grey: attainable)")
+    right.set_title("its place in the plane, below the roof")
     return fig
 
 
