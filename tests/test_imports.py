@@ -79,6 +79,7 @@ def test_analysis_needs_no_model_library() -> None:
 # Public names
 
 
+@pytest.mark.slow
 def test_recording_needs_no_transformer_lens() -> None:
     """A model is loaded and its attention recorded without the wrapper and its imports."""
     loaded = modules_after(

@@ -50,7 +50,7 @@ tried out when it is loaded, in the same ways, on a short prompt.
 #: One of each way in which attention is written: run by `make quick`; all others are slow.
 FAST = (
     "gpt2", "llama", "gemma2", "mistral", "qwen3", "gpt_oss", "llama4_text", "bloom", "gpt_neo", "falcon, grouped keys",
-    "deepseek_v3", "gpt2, unscaled", "jamba", "gemma3, text and images",
+    "deepseek_v3", "gpt2, unscaled", "jamba",
 )  # fmt: skip
 
 CLEAN, CORRUPT = minimal_pairs(3, seed=0)

@@ -52,6 +52,7 @@ TAILS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_real_model_on_one_text_continued(dtype: str, smollm2: Any) -> None:
     """SmolLM2 read inside a prefix that both sets share, 12 prompts of other lengths a side: 0 of 270 heads shift."""
