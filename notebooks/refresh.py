@@ -22,9 +22,13 @@ def refresh(path: Path, timeout: int = 600) -> None:
     notebook = nbformat.read(path, as_version=4)
     clear(notebook)
     client = NotebookClient(
-        notebook, timeout=timeout, record_timing=False, resources={"metadata": {"path": path.parent}}
-    )
+        notebook, timeout=timeout, record_timing=False, resources={"metadata": {"path": path.parent}},
+        iopub_timeout=60, raise_on_iopub_timeout=True,
+    )  # fmt: skip
     client.execute()
+    counts = [cell.execution_count for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
+    if counts != list(range(1, len(counts) + 1)):
+        raise RuntimeError(f"{path}: expected cells run from 1 to {len(counts)}, got {counts}; it is left as it was")
     tidy(notebook)
     part = path.with_suffix(".part")
     nbformat.write(notebook, part)
