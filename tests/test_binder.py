@@ -245,14 +245,14 @@ def test_memory_is_measured() -> None:
     assert ballast
 
 
-#: What notebook 03 asks of a model, of each of those named: print it, and the peak of the process's memory so far.
+#: What notebook 03 asks of a model, a whole batch of it, of each of those named: and the peak of the process's memory so far.
 RUN = f"""
 import sys
 from helpers import abc_prompts, ioi_prompts, load_model, record_attention
 for name in sys.argv[1:]:
     model = load_model(name, device="cpu")
-    sides = [record_attention(model, prompts(), readout=True, progress=False) for prompts in (ioi_prompts, abc_prompts)]
-    print(name + ":", model.cfg.n_layers, "layers of", model.cfg.n_heads, "heads")
+    sides = [record_attention(model, prompts(32), readout=True, progress=False) for prompts in (ioi_prompts, abc_prompts)]
+    print(name + ":", model.n_layers, "layers of", model.n_heads, "heads")
     print({LIMITS["PEAK"]})
 """
 

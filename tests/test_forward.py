@@ -143,7 +143,7 @@ def test_is_tried_out_once(tiny: Any, pairs: Any, monkeypatch: pytest.MonkeyPatc
     """A second stored run of that length and first token tries nothing, and starts where the first did, with its logits."""
     monkeypatch.setattr(tiny, "starts", {})
     first = MinimalPairs(tiny, *pairs).store(np.arange(6))[0]
-    monkeypatch.setattr(StoredRun, "_try", lambda self, token: pytest.fail("tried again"))
+    monkeypatch.setattr(StoredRun, "_try", lambda self, ids, token: pytest.fail("tried again"))
     second = MinimalPairs(tiny, *pairs).store(np.arange(6))[0]
     assert (second.starts_at, second.start) == (first.starts_at, first.start) == ("layer and token", first.start)
     torch.testing.assert_close(second.logits, first.logits, rtol=0, atol=1e-4)

@@ -136,7 +136,7 @@ class StoredRun:
     A run in which a head of layer L puts out something else at tokens from t on shares two things with the unchanged run:
     the residual stream that enters layer L, and keys and values of the tokens before t. `resume` starts from these. In a
     causal decoder this is exact but for rounding. Architectures differ in what they hand from layer to layer, so that
-    it is tried out, once for each model, length and first token: where resuming without a change does not give the plain
+    it is tried out on two prompts, once for each model, length and first token: where resuming without a change does not give the plain
     run's logits, runs start at the layer alone, or at the input.
 
     Attributes:
@@ -151,16 +151,14 @@ class StoredRun:
 
     def __init__(self, model: LanguageModel, ids: Ids, *, token: int = 0, whole: bool = False) -> None:
         """Run the prompts; ``token``: the first that any run will change; ``whole``: start every run at the input."""
-        self.model, self.ids = model, ids
+        self.model = model
         case = (model.is_as_made, ids.shape[1], token)
-        known: Start | None = "input" if whole else model.starts.get(case)
-        self.starts_at: Start = known or self._try(token)
-        if not whole:
-            model.starts[case] = self.starts_at
-        if known:
-            first = token if known == "layer and token" else 0
-            self._begin(first, self._keys_and_values(first))
-            self.logits = self._record()
+        if not whole and case not in model.starts:
+            model.starts[case] = self._try(ids[:2], token)
+        self.starts_at: Start = "input" if whole else model.starts[case]
+        first = token if self.starts_at == "layer and token" else 0
+        self._begin(ids, first)
+        self.logits = self._record()
         if self.starts_at == "input":
             self._outputs = []
 
@@ -178,8 +176,9 @@ class StoredRun:
         with torch.no_grad(), _skipping(self.model, self._outputs[:layer], copies):
             return forward(self.model, ids, hooks, **options)
 
-    def _begin(self, token: int, prefix: Any = None) -> None:
-        self.start, self._prefix = token, prefix
+    def _begin(self, ids: Ids, token: int) -> None:
+        self.ids, self.start = ids, token
+        self._prefix = self._keys_and_values(token)
         self.z, self._outputs = [], []
 
     def _record(self) -> Logits:
@@ -199,33 +198,28 @@ class StoredRun:
         self.z, self._outputs = z, outputs
         return logits
 
-    def _try(self, token: int) -> Start:
-        """Where runs can start; the way that is found has been recorded."""
-        self._begin(0)
-        self.logits = self._record()
+    def _try(self, ids: Ids, token: int) -> Start:
+        """Where runs of a few prompts can start: as late as gives the plain run's logits."""
+        self._begin(ids, 0)
+        plain = self._record()
         ways: list[tuple[Start, int]] = [("layer", 0)]
         if token > 0:
             ways.insert(0, ("layer and token", token))
-        return next((way for way, first in ways if self._can_start(first)), "input")
+        return next((way for way, first in ways if self._can_start(ids, first, plain)), "input")
 
-    def _can_start(self, token: int) -> bool:
+    def _can_start(self, ids: Ids, token: int, plain: Logits) -> bool:
         try:
-            self._begin(token, self._keys_and_values(token))
-            tolerance = max(1e-4, 8 * torch.finfo(self.model.dtype).eps) * self.logits.abs().max()
+            self._begin(ids, token)
+            tolerance = max(1e-4, 8 * torch.finfo(self.model.dtype).eps) * plain.abs().max()
             found = [
                 (self._record(), 1),
                 (self.resume(len(self.z) // 2), 1),
                 (self.resume(len(self.z) - 1, copies=2), 2),
             ]
-            wrong = [(logits - self.logits.repeat_interleave(copies, 0)).abs().max() for logits, copies in found]
-            if all(bool(difference <= tolerance) for difference in wrong):
-                self.logits = found[0][0]  # as a run that tries nothing has them
-                return True
+            wrong = [(logits - plain.repeat_interleave(copies, 0)).abs().max() for logits, copies in found]
+            return all(bool(difference <= tolerance) for difference in wrong)
         except Exception:  # an architecture that can't take a cache or a skipped block says so in its own way
-            pass
-        self._begin(0)
-        self._record()
-        return False
+            return False
 
     def _keys_and_values(self, token: int) -> Any:
         """The cache of all tokens before ``token``."""
