@@ -7,7 +7,8 @@ On a random model of SmolLM2-135M's shape (30 layers x 9 heads, 3 key/value head
     eager    the same pass on eager attention, with (T, T) weights
     cache    TransformerLens's run_with_cache of the attention patterns, (T, T) weights of every head
 
-on one prompt of T tokens, and on 100 prompts of 15 tokens. Times are medians over rounds in which they take turns;
+on one prompt of T tokens (eager and cache up to T = 1,024: at 4,096 the cache would be 18 GB), and on 100 prompts of 15
+tokens. Times are medians over rounds in which they take turns;
 ratios are medians of per-round ratios. Peak memory is that of a pass in a fresh process, after loading and a short
 pass, minus what the process held before; the median of several passes, and malloc keeps next to nothing in reserve.
 """
@@ -32,6 +33,7 @@ N, SHORT, BATCH = 100, 15, 32
 ROUNDS = {1024: 5, 4096: 3, SHORT: 15}
 PASSES = {1024: 5, 4096: 1}  # for memory
 NAMES = ("ours", "body", "eager", "cache")
+LEAN, SQUARE = NAMES[:2], 1024  # those that make no (T, T) matrix, and the longest prompt for the others
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SHAPE = {
     "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3, "hidden_size": 576,
@@ -115,7 +117,16 @@ def line(what: str, rounds: list[dict[str, float]]) -> str:
     """Medians of seconds, and of ratios to the body."""
     seconds = [statistics.median(r[name] for r in rounds) for name in rounds[0]]
     ratio = statistics.median(r["ours"] / r["body"] for r in rounds)
-    return f"{what:>22}" + "".join(f"  {s:8.3f}" for s in seconds) + f"  {ratio:9.3f}"
+    return f"{what:>22}" + "".join(f"  {s:8.3f}" for s in seconds) + blank(len(seconds)) + f"  {ratio:9.3f}"
+
+
+def blank(filled: int) -> str:
+    """Space for those that are left out."""
+    return " " * 10 * (len(NAMES) - filled)
+
+
+def names_at(length: int) -> tuple[str, ...]:
+    return NAMES if length <= SQUARE else LEAN
 
 
 def main() -> None:
@@ -127,8 +138,8 @@ def main() -> None:
     header = "".join(f"  {name:>8}" for name in NAMES) + "  ours/body"
     print(f"{'MB beyond the weights:':>22}{header}")
     for length in LENGTHS:
-        found = {name: int(in_fresh_process(__file__, name, length, returned=2**16)) for name in NAMES}
-        sizes = "".join(f"  {size:8}" for size in found.values())
+        found = {name: int(in_fresh_process(__file__, name, length, returned=2**16)) for name in names_at(length)}
+        sizes = "".join(f"  {size:8}" for size in found.values()) + blank(len(found))
         print(f"{f'1 prompt, T = {length:,}':>22}{sizes}  {found['ours'] / found['body']:9.3f}")
     runs = runs_of(load())
     print(f"{'seconds:':>22}{header}")
@@ -137,9 +148,10 @@ def main() -> None:
         (f"{N} prompts, T = {SHORT}", N, SHORT),
     ):
         texts = [text_of(length, i) for i in range(n)]
-        for run in runs.values():
+        some = {key: runs[key] for key in names_at(length)}
+        for run in some.values():
             clock(run, [text_of(SHORT)])
-        print(line(name, take_turns(runs, texts, ROUNDS[length])))
+        print(line(name, take_turns(some, texts, ROUNDS[length])), flush=True)
 
 
 if __name__ == "__main__":
