@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -78,20 +79,27 @@ FUNCTIONS: dict[str, Run] = {
 }
 
 
-@pytest.fixture(scope="module", params=["gpt2", "llama", "gemma2"])
-def model(request: pytest.FixtureRequest, words: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The tiny GPT-2, and random models with grouped keys, and with windows in every other layer."""
-    if request.param == "gpt2":
-        return request.getfixturevalue("tiny")
+KINDS = ("gpt2", "llama", "gemma2")
+
+
+def folder_of(kind: str, request: pytest.FixtureRequest, words: Any, factory: pytest.TempPathFactory) -> Path:
+    """The tiny GPT-2, and random models with grouped keys, and with windows in every other layer, as folders."""
+    if kind == "gpt2":
+        tiny: Path = request.getfixturevalue("tiny_folder")
+        return tiny
     special = {"vocab_size": len(words), "bos_token_id": words.bos_token_id, "eos_token_id": 0, "pad_token_id": 1}
     window = {"sliding_window": WINDOW, "query_pre_attn_scalar": 8}
-    config = (
-        LlamaConfig(**(LLAMA | special)) if request.param == "llama" else Gemma2Config(**(GEMMA | special | window))
-    )
-    folder = tmp_path_factory.mktemp("models") / request.param
+    config = LlamaConfig(**(LLAMA | special)) if kind == "llama" else Gemma2Config(**(GEMMA | special | window))
+    folder = factory.mktemp("models") / kind
     random_model(config).save_pretrained(folder)
     words.save_pretrained(folder)
-    return load_model(str(folder), device="cpu")
+    return folder
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def model(request: pytest.FixtureRequest, words: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A model of each kind, loaded."""
+    return load_model(str(folder_of(request.param, request, words, tmp_path_factory)), device="cpu")
 
 
 @pytest.fixture(scope="module")

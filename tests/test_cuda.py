@@ -8,30 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from architectures import GEMMA, LLAMA, WINDOW
-from models import random_model
-from test_contract import CLEAN, CORRUPT, FUNCTIONS
-from transformers import Gemma2Config, LlamaConfig
+from test_contract import CLEAN, CORRUPT, FUNCTIONS, KINDS, folder_of
 
 from helpers import load_model, record_attention
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")]
 
 
-@pytest.fixture(scope="module", params=["gpt2", "llama", "gemma2"])
+@pytest.fixture(scope="module", params=KINDS)
 def folder(request: pytest.FixtureRequest, words: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny GPT-2, and random models with grouped keys, and with windows in every other layer."""
-    if request.param == "gpt2":
-        return request.getfixturevalue("tiny_folder")
-    special = {"vocab_size": len(words), "bos_token_id": words.bos_token_id, "eos_token_id": 0, "pad_token_id": 1}
-    window = {"sliding_window": WINDOW, "query_pre_attn_scalar": 8}
-    config = (
-        LlamaConfig(**(LLAMA | special)) if request.param == "llama" else Gemma2Config(**(GEMMA | special | window))
-    )
-    path = tmp_path_factory.mktemp("models") / request.param
-    random_model(config).save_pretrained(path)
-    words.save_pretrained(path)
-    return path
+    """A model of each kind of the contract, as a folder."""
+    return folder_of(request.param, request, words, tmp_path_factory)
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
