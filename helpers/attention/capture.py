@@ -88,7 +88,7 @@ def record_attention(
     said = torch.full((4, len(tokenized)), torch.nan, dtype=torch.float64)
     for batch, ids in batches(model, tokenized, batch_size, progress=progress):
         at = None if query == "all" else queries[batch].tolist()
-        found = attention_rows(model, ids, at, logits=readout, sink_is_a_key=True)
+        found = attention_rows(model, ids, at, logits=readout)
         here: Any = (torch.tensor(batch), ..., *[slice(ids.shape[1])] * (len(wide) + 1))
         rows[here], visible[here] = found.rows, found.visible
         if found.logits is not None:

@@ -55,16 +55,15 @@ def batches(
             bar.update(len(batch))
 
 
-def attention_rows(
-    model: LanguageModel, ids: Ids, at: Sequence[int] | None, *, logits: bool = False, sink_is_a_key: bool = False
-) -> Rows:
+def attention_rows(model: LanguageModel, ids: Ids, at: Sequence[int] | None, *, logits: bool = False) -> Rows:
     """Attention rows of the queries asked for (None: all), of every layer and head, as `helpers.models.fused.rows_of`.
 
     They come from the model's fused attention. Where that is out of reach (its attention is written into its modules), or
-    somebody has put hooks on the wrapper or changed its weights, they are what the wrapper's patterns are.
+    somebody has put hooks on the wrapper or changed its weights, they are what the wrapper's patterns are. Either way the
+    weight that goes to an attention sink is left out, so that a row may sum to less than 1.
     """
     if model.is_as_made and not supports_fused(model.hf):
-        found = rows_of(model.hf, ids, at, logits=logits, sink_is_a_key=sink_is_a_key)
+        found = rows_of(model.hf, ids, at, logits=logits)
     else:
         found = _wrapper_rows(model, ids, at, logits=logits)
     if not torch.isfinite(found.rows).all():
