@@ -73,7 +73,7 @@ demo-model: $(READY)  ## train the demo models again (up to 90 minutes on 2 core
 
 smollm2: $(SMOLLM2)  ## fetch SmolLM2-135M-Instruct, for MODEL=smollm2 (which does it by itself)
 
-badges:          ## Binder and Colab links in README.md: REPO=OWNER/NAME BRANCH=
+badges:          ## say where the repository is published (Binder, Colab, the book): REPO=OWNER/NAME BRANCH=
 	@$(PYTHON) notebooks/badges.py $(if $(REPO),"$(REPO)") $(if $(BRANCH),--branch "$(BRANCH)")
 
 clean:           ## remove the environment, results and caches

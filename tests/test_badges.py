@@ -1,19 +1,24 @@
-"""`make badges`: Binder and Colab links of a repository whose address is only known once it is published."""
+"""`make badges`: the address of the repository, which is only known once it is published, in one place and what follows from it."""
 
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import subprocess
+import sys
+import textwrap
 from pathlib import Path
 from types import ModuleType
 from urllib.parse import parse_qs, urlsplit
 
+import nbformat
 import pytest
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
-CELL = '"    %pip install --quiet git+https://github.com/OWNER/NAME\\n"'
+#: Every file that names the address or could.
+FILES = ("README.md", "pyproject.toml", "CITATION.cff", *(f"notebooks/{name}" for name in NOTEBOOKS))
 
 
 @pytest.fixture(scope="module")
@@ -28,16 +33,24 @@ def script() -> ModuleType:
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    """This README beside notebooks of the same names, of which the first installs the package."""
-    (tmp_path / "README.md").write_bytes((ROOT / "README.md").read_bytes())
+    """The files that name the address."""
     (tmp_path / "notebooks").mkdir()
-    for name in NOTEBOOKS:
-        (tmp_path / "notebooks" / name).write_text(f"[{CELL}, π]" if name == NOTEBOOKS[0] else "{}", "utf-8")
+    for name in FILES:
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
     return tmp_path
+
+
+def install_cell(path: Path) -> str:
+    """The cell that installs the package in Colab: the first code cell."""
+    return next(str(cell.source) for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code")
 
 
 def git(folder: Path, *arguments: str) -> None:
     subprocess.run(["git", "-C", str(folder), *arguments], check=True, capture_output=True)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in FILES}
 
 
 def links(readme: str) -> list[str]:
@@ -93,47 +106,122 @@ def test_other_addresses_are_refused(script: ModuleType, address: str) -> None:
     assert "secret" not in str(refused.value)
 
 
-def test_binder_opens_jupyterlab_on_notebook_01(script: ModuleType, copy: Path) -> None:
-    """The first link is Binder's, for this repository and branch, with lab/tree/ and a notebook that exists."""
+# What is committed, and the way there and back
+
+
+def test_what_is_committed_agrees_with_the_one_place(script: ModuleType, copy: Path) -> None:
+    """Writing the address that pyproject.toml has changes no file: none names another one, and none a part of it."""
+    assert script.write(copy, *script.address(ROOT)) == []
+    assert contents(copy) == contents(ROOT)
+
+
+def test_there_and_back(script: ModuleType, copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Set, set again, set to another, taken away: each file is as it was, and is only touched where the address stands."""
+    script.write(copy, "", "main")
+    without = contents(copy)
+    assert not re.search(rb"mybinder\.org/v2|colab\.research|git\+https|OWNER/NAME\)", b"".join(without.values()))
+    assert script.main(["ann/heads", "--root", str(copy)]) == 0
+    once = contents(copy)
+    assert {name for name in FILES if once[name] != without[name]} == set(FILES)
+    assert script.address(copy) == ("ann/heads", "main")
+    capsys.readouterr()
+    assert script.main(["ann/heads", "--root", str(copy)]) == 0
+    assert capsys.readouterr().out.startswith("nothing to change\nhttps://ann.github.io/heads/ ")
+    assert contents(copy) == once
+    script.main(["eve/tails", "--branch", "next", "--root", str(copy)])
+    other = contents(copy)
+    assert [name for name in FILES if b"ann" in other[name] and b"ann/heads" in other[name]] == []
+    assert without_block(other["README.md"].decode()) == without_block(without["README.md"].decode())
+    script.write(copy, "", "main")
+    assert contents(copy) == without
+
+
+def test_the_branch_stays(script: ModuleType, copy: Path) -> None:
+    """A branch that was named once is that of the next address, too."""
+    script.main(["ann/heads", "--branch", "next", "--root", str(copy)])
+    assert script.main(["eve/tails", "--root", str(copy)]) == 0
+    assert script.address(copy) == ("eve/tails", "next")
+    assert all("/next" in link for link in links((copy / "README.md").read_text())[:-1])
+
+
+# Where the links lead
+
+
+def test_binder_opens_the_landing_page(script: ModuleType, copy: Path) -> None:
+    """The first link is Binder's, for this repository and branch, with lab/tree/ and a page that exists."""
     assert script.main(["ann/heads", "--root", str(copy)]) == 0
     binder = urlsplit(links((copy / "README.md").read_text())[0])
     assert (binder.netloc, binder.path) == ("mybinder.org", "/v2/gh/ann/heads/main")
     [target] = parse_qs(binder.query, strict_parsing=True)["urlpath"]
-    assert target.startswith("lab/tree/notebooks/01_")
-    assert (ROOT / target.removeprefix("lab/tree/")).is_file()
+    assert target == f"lab/tree/{script.LANDING}"
+    assert (ROOT / script.LANDING).is_file()
 
 
 def test_colab_opens_each_notebook(script: ModuleType, copy: Path) -> None:
-    """Every other link is Colab's, one for each notebook of the repository, in order."""
+    """Then one link to Colab for each notebook of the repository, in order; the last is the book's."""
     assert script.main(["ann/heads", "--branch", "next", "--root", str(copy)]) == 0
-    _, *colab = links((copy / "README.md").read_text())
+    _, *colab, book = links((copy / "README.md").read_text())
     head = "https://colab.research.google.com/github/ann/heads/blob/next/notebooks/"
     assert colab == [head + name for name in NOTEBOOKS]
+    assert book == "https://ann.github.io/heads/"
+    assert script.site("Ann/ann.github.io") == "https://ann.github.io/"
 
 
-def test_twice_is_once(script: ModuleType, copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A second run changes no byte and says so; another address replaces the first; nothing else is touched."""
-    before = (copy / "README.md").read_text()
+def test_how_to_cite(script: ModuleType, copy: Path) -> None:
+    """CITATION.cff has the repository's address on a line of its own, once."""
     script.main(["ann/heads", "--root", str(copy)])
-    once = {path: path.read_bytes() for path in copy.rglob("*.*")}
-    capsys.readouterr()
-    assert script.main(["ann/heads", "--root", str(copy)]) == 0
-    assert capsys.readouterr().out == "nothing to change\n"
-    assert {path: path.read_bytes() for path in copy.rglob("*.*")} == once
-    script.main(["eve/tails", "--root", str(copy)])
-    after = (copy / "README.md").read_text()
-    assert "eve/tails" in after
-    assert "ann/heads" not in after
-    assert without_block(after) == without_block(before)
+    lines = (copy / "CITATION.cff").read_text().splitlines()
+    assert [line for line in lines if "ann/heads" in line] == ['repository-code: "https://github.com/ann/heads"']
 
 
-def test_notebooks_install_from_the_same_address(script: ModuleType, copy: Path) -> None:
-    """OWNER/NAME in a notebook's install line becomes the address, again and again; the rest of the file stays."""
-    for repo in ("ann/heads", "eve/tails"):
-        script.main([repo, "--root", str(copy)])
-        first, *others = (copy / "notebooks" / name for name in NOTEBOOKS)
-        assert first.read_text("utf-8") == f"[{CELL}, π]".replace("OWNER/NAME", repo)
-        assert {path.read_text() for path in others} == {"{}"}
+# The cell that installs the package
+
+#: Run the cell in IPython as Colab would: the package is there or not, pip (a stub) installs it or fails.
+IPYTHON = """
+import importlib.util, json, sys, types
+from IPython.core.interactiveshell import InteractiveShell
+source, cases = json.load(sys.stdin)
+shell, said = InteractiveShell.instance(), []
+for there, colab, network in cases:
+    state, asked = {"there": there}, []
+    importlib.util.find_spec = lambda name: state["there"] or None
+    def pip(line):
+        asked.append(line)
+        state["there"] = network
+    shell.register_magic_function(pip, "line", "pip")
+    sys.modules.pop("google.colab", None)
+    if colab:
+        sys.modules["google.colab"] = types.ModuleType("google.colab")
+    shell.showtraceback = lambda *args, **kwargs: None
+    error = shell.run_cell(source).error_in_exec
+    said.append([asked, error and f"{type(error).__name__}: {error}"])
+print(json.dumps(said))
+"""
+INSTALL = ["install --quiet git+https://github.com/ann/heads@main"]
+MISSING = "RuntimeError: The package helpers is missing: get the whole repository, then open this with `make lab`."
+
+
+@pytest.mark.parametrize(
+    ("repo", "expected"),
+    [
+        ("", [([], None), ([], None), ([], MISSING), ([], MISSING), ([], MISSING)]),
+        ("ann/heads", [([], None), ([], None), (INSTALL, None), (INSTALL, MISSING), ([], MISSING)]),
+    ],
+    ids=["no address", "with an address"],
+)
+def test_the_cell_that_installs(
+    script: ModuleType, copy: Path, repo: str, expected: list[tuple[list[str], str | None]]
+) -> None:
+    """Nothing where the package is; pip in Colab if the address is known; else, or if pip fails, one sentence, and no pip."""
+    script.write(copy, repo, "main")
+    [source] = {install_cell(copy / "notebooks" / name) for name in NOTEBOOKS}
+    cases = [(True, False, True), (True, True, True), (False, True, True), (False, True, False), (False, False, True)]
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(IPYTHON)], input=json.dumps([source, cases]), capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert [tuple(case) for case in json.loads(done.stdout)] == expected
 
 
 def test_default_is_the_remote_origin(script: ModuleType, copy: Path) -> None:
@@ -152,19 +240,33 @@ def test_default_is_the_remote_origin(script: ModuleType, copy: Path) -> None:
         (["ann/heads/tree"], "expected OWNER/NAME"),
         (["https://github.com/ann/heads"], "expected OWNER/NAME"),
         (["ann/a b"], "expected OWNER/NAME"),
+        (["ann/heads", "--branch", 'a"b'], "expected the name of a branch, got 'a\"b'"),
     ],
 )
 def test_without_an_address(
     script: ModuleType, copy: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
-    """No remote, or a REPO that is none: status 1, one sentence, README as it was."""
+    """No remote, or a REPO or BRANCH that is none: status 1, one sentence, all files as they were."""
     git(copy, "init")
     assert script.main([*arguments, "--root", str(copy)]) == 1
     said = capsys.readouterr().err
     assert message in said
     assert said.startswith("error: ")
     assert said.count("\n") == 1
-    assert (copy / "README.md").read_bytes() == (ROOT / "README.md").read_bytes()
+    assert contents(copy) == contents(ROOT)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_one_place_that_is_lost_stops_all(
+    script: ModuleType, copy: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    """A file in which the address has no place: status 1, its name or the markers, and no other file is written."""
+    (copy / name).write_text("{}" if name.endswith(".ipynb") else "[tool.published]\nbranch = 'main'\nrepository = ''\n")
+    before = contents(copy)
+    assert script.main(["ann/heads", "--root", str(copy)]) == 1
+    said = capsys.readouterr().err
+    assert "once each" in said if name == "README.md" else f"{Path(name).name}: expected one place" in said
+    assert contents(copy) == before
 
 
 @pytest.mark.parametrize(
