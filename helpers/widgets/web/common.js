@@ -1,0 +1,3 @@
+export function connect(draw) {
+  return ({ model, el }) => draw(el, {}, {});
+}
