@@ -14,11 +14,12 @@ BROWSER := $(VENV)/.browser
 SMOLLM2 := $(VENV)/.smollm2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-# make run MODEL=gpt2-small N=100 ACTIVE=active.txt CONTROL=control.txt OUT=folder RECORD=folder CIRCUIT=folder BOS=token NO_BOS=1
+# make run MODEL=gpt2-small N=100 ACTIVE=active.txt CONTROL=control.txt OUT=folder RECORD=folder CIRCUIT=folder BOS=token NO_BOS=1 DESIGN=pairs
 OPTIONS := $(if $(MODEL),--model "$(MODEL)") $(if $(N),--n "$(N)") $(if $(ACTIVE),--active "$(ACTIVE)") \
            $(if $(CONTROL),--control "$(CONTROL)") $(if $(RECORD),--record "$(RECORD)") $(if $(OUT),--out "$(OUT)") \
            $(if $(CIRCUIT),--circuit "$(CIRCUIT)") $(if $(TASK),--task "$(TASK)") $(if $(SCREEN),--screen) \
-           $(if $(MIN_ACCURACY),--min-accuracy "$(MIN_ACCURACY)") $(if $(BOS),--bos="$(BOS)") $(if $(NO_BOS),--no-bos)
+           $(if $(MIN_ACCURACY),--min-accuracy "$(MIN_ACCURACY)") $(if $(BOS),--bos="$(BOS)") $(if $(NO_BOS),--no-bos) \
+           $(if $(DESIGN),--design "$(DESIGN)")
 
 # What a target with MODEL= needs beside the environment; and the same model where it is welcome, not needed.
 FOR_MODEL := $(if $(filter smollm2,$(MODEL)),$(SMOLLM2))
@@ -27,7 +28,7 @@ TRY_SMOLLM2 = $(MAKE) --no-print-directory smollm2 2>/dev/null || echo "SmolLM2 
 help:            ## what there is
 	@grep -E '^[a-z0-9-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/: .*## /\t/' | expand -t 16
 
-run: $(READY) $(FOR_MODEL)  ## the experiment: MODEL= N= ACTIVE= CONTROL= RECORD= CIRCUIT= BOS= NO_BOS=1 OUT=
+run: $(READY) $(FOR_MODEL)  ## the experiment: MODEL= N= ACTIVE= CONTROL= RECORD= CIRCUIT= BOS= NO_BOS=1 DESIGN= OUT=
 	@$(BIN)/python -m helpers run $(OPTIONS)
 
 circuit: $(READY) $(FOR_MODEL)  ## the heads that cause a model's answers: MODEL= TASK= N= SCREEN=1 MIN_ACCURACY= BOS= NO_BOS=1 OUT=

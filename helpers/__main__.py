@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
         records = saved or _measure(args, sides, given)
         active, control = (record.at("END") for record in records)
         known = (measured_circuit(active.model) or circuit_of(active.model)) if asks_ioi(active, control) else None
-        experiment = analyse(active, control, given or known)
+        experiment = analyse(active, control, given or known, design=args.design)
         experiment = replace(experiment, notes=[*_reading_notes(sides), *experiment.notes])
         save_results(experiment, args.out, records=records)
     say(f"{report(experiment)}\nwritten to {args.out}/", args.out)

@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from helpers.attention.record import AttentionRecord, check_same_run
+from helpers.design import Design, Q, design_of, power_note, shifts_and_tests
 from helpers.diagnostics.distances import DISTANCES
 from helpers.diagnostics.heads import HeadDiagnostics, diagnose, head_resolution
 from helpers.diagnostics.shapes import SHAPES, shape_shift
@@ -20,12 +21,10 @@ from helpers.reference.measured import MeasuredCircuit
 from helpers.statistics.coupling import Coupling, correlations, couple_heads
 from helpers.statistics.effects import OTHER_THRESHOLDS, is_causal
 from helpers.statistics.ranking import Ranking, rank_heads
-from helpers.statistics.shifts import check_sides, head_shifts, head_tests, smallest_p
+from helpers.statistics.shifts import check_sides
 
 #: The two scores whose ranking of heads is the question.
 RANKED_SHIFTS = {"|dKL|": "d_kl", "|dchi|": "d_chi"}
-#: A head shifts if its false-discovery rate is below this.
-Q = 0.05
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class Experiment:
         kl_chi_active, kl_chi_control: KL and chi of every prompt and head.
         table: one row a head: layer, head, role, in_circuit; KL and chi means on both sets (``kl_active``, …), shifts
             active - control (``d_kl``, ``d_chi``) with bootstrap intervals (``_low``, ``_high``), and a two-sided test
-            over prompts (``_p``, ``_q``); then the mean shift of every other number in `SHAPES` (``d_max_weight``, …)
+            over pairs or prompts (``_p``, ``_q``); then the mean shift of every other number in `SHAPES` (``d_max_weight``, …)
             and, where the two sets are matched prompt by prompt, mean distances of rows (`DISTANCES`; else NaN).
         circuit: the heads that are known to matter, or None.
         rankings: for each of `RANKED_SHIFTS`, how it ranks circuit heads; empty without a circuit, or with fewer than two heads on
@@ -46,6 +45,7 @@ class Experiment:
         correlations: over heads, as post 2 lists them.
         coupling: cross-head correlations of per-prompt KL.
         notes: what a reader should know before any number.
+        design: ``"pairs"`` if shifts were tested within pairs (sign flips), ``"sets"`` if between two sets (Mann-Whitney).
     """
 
     active: AttentionRecord
@@ -59,22 +59,35 @@ class Experiment:
     coupling: Coupling
     notes: list[str] = field(default_factory=list)
     other_rankings: Mapping[float, dict[str, Ranking]] = field(default_factory=dict)
+    design: Design = "sets"
 
 
 def analyse(
-    active: AttentionRecord, control: AttentionRecord, circuit: Circuit | MeasuredCircuit | None = None
+    active: AttentionRecord,
+    control: AttentionRecord,
+    circuit: Circuit | MeasuredCircuit | None = None,
+    *,
+    design: Design | None = None,
 ) -> Experiment:
     """Compare two records of one model, head by head, at the query position they hold.
 
+    Args:
+        active, control: the records.
+        circuit: the heads that are known to matter.
+        design: ``"pairs"`` tests within pairs (prompt k of both sides), ``"sets"`` between two sets. Default: pairs if there
+            are as many prompts on both sides and each is as long as its twin, read at the same token, and like it in two
+            thirds of the tokens or more, but not in all.
+
     Raises:
-        ValueError: if the records hold different positions, other models, or rows with a single visible key; or if
-            the circuit belongs to a model of another shape.
+        ValueError: if the records hold different positions, other models, or rows with a single visible key; if
+            the circuit belongs to a model of another shape; or if pairs are wanted and can't be had.
     """
     measured = circuit if isinstance(circuit, MeasuredCircuit) else None
     circuit = circuit.circuit() if isinstance(circuit, MeasuredCircuit) else circuit
     _check(active, control, circuit)
+    chosen = design_of(active.prompts, control.prompts, active.query, design)
     sides = diagnose(active), diagnose(control)
-    table = pd.concat([_head_table(*sides, circuit), _further_columns(active, control)], axis=1)
+    table = pd.concat([_head_table(*sides, circuit, chosen), _further_columns(active, control)], axis=1)
     return Experiment(
         active=active,
         control=control,
@@ -87,11 +100,12 @@ def analyse(
         coupling=couple_heads(sides[0].kl, sides[1].kl, resolution=head_resolution("kl", *sides)),
         notes=[
             *compare_notes(active.prompts, control.prompts),
-            *_notes(active, control),
+            *_notes(active, control, chosen),
             *_rounding_notes(*sides),
             *_circuit_notes(active, control, measured),
         ],
         other_rankings=_rank_by_other_rules(table, measured) if measured else {},
+        design=chosen,
     )
 
 
@@ -118,7 +132,7 @@ def _rank_by_other_rules(table: pd.DataFrame, measured: MeasuredCircuit) -> dict
     return {t: _rank_if_possible(table, is_causal(measured.table, t)) for t in OTHER_THRESHOLDS}
 
 
-def _notes(active: AttentionRecord, control: AttentionRecord) -> list[str]:
+def _notes(active: AttentionRecord, control: AttentionRecord, design: Design) -> list[str]:
     """What these prompts can't show, whatever the heads do."""
     ids = [[p.ids for p in record.prompts] for record in (active, control)]
     said = []
@@ -127,16 +141,8 @@ def _notes(active: AttentionRecord, control: AttentionRecord) -> list[str]:
     for name, side in zip(("active", "control"), ids, strict=True):
         if len(set(side)) == 1:
             said.append(f"The {name} prompts are all alike: intervals and tests over prompts say nothing about others.")
-    counts, n_heads = (len(ids[0]), len(ids[1])), active.n_layers * active.n_heads
-    p = smallest_p(*counts)
-    if p * n_heads >= Q:
-        needed = int(p * n_heads / Q) + 1
-        what = f"needs {needed} heads that do" if needed <= n_heads else "can't be reached"
-        said.append(
-            f"With {counts[0]} and {counts[1]} prompts a head that shifts as clearly as can be has p = {p:.2g}: q < {Q} over "
-            f"{n_heads} heads {what}."
-        )
-    return said
+    few = power_note(design, len(ids[0]), len(ids[1]), active.n_layers * active.n_heads)
+    return [*said, few] if few else said
 
 
 def _rounding_notes(*sides: HeadDiagnostics) -> list[str]:
@@ -167,12 +173,14 @@ def _circuit_notes(active: AttentionRecord, control: AttentionRecord, measured: 
     return said
 
 
-def _head_table(active: HeadDiagnostics, control: HeadDiagnostics, circuit: Circuit | None) -> pd.DataFrame:
+def _head_table(
+    active: HeadDiagnostics, control: HeadDiagnostics, circuit: Circuit | None, design: Design
+) -> pd.DataFrame:
     check_sides(active.kl, control.kl)
     parts = []
     for name in ("kl", "chi"):
         sides, resolution = (getattr(active, name), getattr(control, name)), head_resolution(name, active, control)
-        shifts, tests = head_shifts(*sides, resolution=resolution), head_tests(*sides, resolution=resolution)
+        shifts, tests = shifts_and_tests(*sides, design, resolution=resolution)
         parts.append(
             pd.DataFrame(
                 {

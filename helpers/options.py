@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 from helpers.console import path_of
+from helpers.design import Design
 from helpers.patching.circuits import REQUIRED_ACCURACY
 from helpers.prompts.fit import TASK_NAMES
 
@@ -28,6 +30,12 @@ def parser(about: str | None, run: Command, reproduce: Command, circuit: Command
     _add_record(one)
     one.add_argument(
         "--circuit", help="heads to score with: a folder that the command circuit wrote, or a model's name"
+    )
+    one.add_argument(
+        "--design",
+        choices=get_args(Design),
+        help="test within pairs (line k of both files) or between two sets (default: pairs if there are as many prompts on both "
+        "sides, each as long as its twin and like it in two thirds of the tokens or more, but not in all)",
     )
     _add_bos(one)
     one.add_argument("--out", type=path_of, default=Path("results"), help="folder of the results")

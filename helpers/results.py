@@ -100,6 +100,7 @@ def _statistics(experiment: Experiment) -> dict:
         "model": experiment.active.model,
         "query": experiment.active.query,
         "settings": experiment.active.settings,
+        "design": experiment.design,
         "prompts": {"active": len(experiment.active.prompts), "control": len(experiment.control.prompts)},
         "circuit": experiment.circuit and {"name": experiment.circuit.name, "source": experiment.circuit.source},
         "rankings": _as_dict(experiment.rankings),

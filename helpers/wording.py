@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from helpers.attention.record import AttentionRecord
+from helpers.design import design_in_words
 from helpers.experiment import RANKED_SHIFTS, Experiment, Q, asks_ioi
 from helpers.heads import head_names
 from helpers.reference import published
@@ -22,6 +23,7 @@ __all__ = [
     "ranking_table",
     "report",
     "shift_table",
+    "tested",
     "thresholds_table",
 ]
 
@@ -30,6 +32,7 @@ def report(experiment: Experiment) -> str:
     """The whole experiment as plain text: model and prompts, accuracy, statistics, published figures, answer."""
     parts = [
         describe(experiment),
+        f"test     {tested(experiment)}",
         *(f"NOTE  {note}" for note in experiment.notes),
         _section("Heads that shift most", shift_table(experiment).to_string(index=False)),
         _section("Correlations over heads", correlation_table(experiment).to_string()),
@@ -42,6 +45,12 @@ def report(experiment: Experiment) -> str:
 
 def _section(title: str, body: str) -> str:
     return f"\n{title}\n{'-' * len(title)}\n{body}"
+
+
+def tested(experiment: Experiment) -> str:
+    """Which test the shifts had, over how many prompts, and the smallest q that a head could reach by itself."""
+    sides = (len(experiment.active.prompts), len(experiment.control.prompts))
+    return design_in_words(experiment.design, *sides, len(experiment.table))
 
 
 def describe(experiment: Experiment) -> str:

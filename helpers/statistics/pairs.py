@@ -241,6 +241,11 @@ def permutation_p(observed: np.ndarray | float, null: np.ndarray) -> np.ndarray:
     return np.asarray((1 + (null >= observed - 1e-12).sum(0)) / (1 + len(null)))
 
 
+def smallest_paired_p(n_pairs: int, *, n_flips: int = 10_000, seed: int = 0) -> float:
+    """The p that `paired_tests` gives a head that moves alike in every pair; about 2^(1 - pairs), at least 1 / (1 + flips)."""
+    return float(permutation_p(1.0, np.abs(_flips(n_pairs, n_flips, seed).mean(1))))
+
+
 def _found(alpha: float, *sides: np.ndarray, resolution: float | np.ndarray = RESOLUTION) -> int:
     """How many columns a t-test finds at a false-discovery rate, paired (one array) or Welch's (two).
 
