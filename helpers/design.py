@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 import pandas as pd
 
-from helpers.prompts.pairing import RULE, are_pairs
+from helpers.prompts.pairing import are_pairs
 from helpers.prompts.tokens import TokenizedPrompt
 from helpers.statistics.pairs import paired_tests, smallest_paired_p
 from helpers.statistics.shifts import PerPrompt, Resolution, check_sides, head_shifts, head_tests, smallest_p
@@ -24,7 +24,7 @@ def design_of(
     query: str = "END",
     wanted: Design | None = None,
 ) -> Design:
-    """``wanted``, if that can be had; else ``"pairs"`` where the sides are pairs (`RULE`), and ``"sets"`` where not.
+    """``wanted``, if that can be had; else ``"pairs"`` where the sides are pairs (`are_pairs`), and ``"sets"`` where not.
 
     Raises:
         ValueError: if ``wanted`` is neither, or pairs are wanted of sides with different numbers of prompts.

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from helpers.attention.record import AttentionRecord, check_same_run
-from helpers.design import Design, Q, design_of, power_note, shifts_and_tests
+from helpers.design import Design, design_of, power_note, shifts_and_tests
 from helpers.diagnostics.distances import DISTANCES
 from helpers.diagnostics.heads import HeadDiagnostics, diagnose, head_resolution
 from helpers.diagnostics.shapes import SHAPES, shape_shift

@@ -10,14 +10,9 @@ from helpers.prompts.tokens import TokenizedPrompt
 #: IOI and ABC prompts, which are no pairs, most differ in half or more.
 MOST_CHANGED = 1 / 3
 
-#: The rule in words, for whoever is told which test was run.
-RULE = (
-    "as many prompts a side, and each as long as its twin and like it in two thirds of the tokens or more, not in all"
-)
-
 
 def are_pairs(active: Sequence[TokenizedPrompt], control: Sequence[TokenizedPrompt], query: str = "END") -> bool:
-    """Whether prompt k of one side and prompt k of the other are a minimal pair, for every k (`RULE`).
+    """Whether prompt k of one side and prompt k of the other are a minimal pair, for every k.
 
     Both are as long, differ in at least one token and at most in a third of them, and ``query`` names the same token.
     """
