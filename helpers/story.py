@@ -11,7 +11,8 @@ import pandas as pd
 from helpers.attention.capture import record_attention
 from helpers.attention.record import AttentionRecord
 from helpers.contents.roles import circuit_roles
-from helpers.experiment import Experiment, Q, analyse
+from helpers.design import Q
+from helpers.experiment import Experiment, analyse
 from helpers.heads import pairs_of
 from helpers.measured.shipped import shipped_record, shipped_roles
 from helpers.models.load import load_model

@@ -7,8 +7,9 @@ import pandas as pd
 from jaxtyping import Float
 
 from helpers.attention.record import AttentionRecord
+from helpers.design import Q
 from helpers.diagnostics.heads import head_resolution
-from helpers.experiment import Experiment, Q
+from helpers.experiment import Experiment
 from helpers.heads import Head, head_names, heads_of
 from helpers.statistics.pairs import paired_tests
 

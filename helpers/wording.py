@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from helpers.attention.record import AttentionRecord
-from helpers.design import design_in_words
-from helpers.experiment import RANKED_SHIFTS, Experiment, Q, asks_ioi
+from helpers.design import Q, design_in_words
+from helpers.experiment import RANKED_SHIFTS, Experiment, asks_ioi
 from helpers.heads import head_names
 from helpers.reference import published
 from helpers.reference.demo import circuit_of

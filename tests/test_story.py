@@ -12,7 +12,8 @@ from models import CIRCUIT, HEADS, KEYS, LAYERS, random_rows, toy_prompt
 from torch import Tensor
 
 from helpers.attention.record import AttentionRecord
-from helpers.experiment import Q, analyse
+from helpers.design import Q
+from helpers.experiment import analyse
 from helpers.measured.shipped import shipped_record
 from helpers.story import (
     Story,
