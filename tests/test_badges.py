@@ -198,7 +198,7 @@ for there, colab, network in cases:
 print(json.dumps(said))
 """
 INSTALL = ["install --quiet git+https://github.com/ann/heads@main"]
-MISSING = "RuntimeError: The package helpers is missing: get the whole repository, then open this with `make lab`."
+MISSING = "RuntimeError: No package helpers here: get the repository and run `make lab` there."
 
 
 @pytest.mark.parametrize(
@@ -261,7 +261,9 @@ def test_one_place_that_is_lost_stops_all(
     script: ModuleType, copy: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     """A file in which the address has no place: status 1, its name or the markers, and no other file is written."""
-    (copy / name).write_text("{}" if name.endswith(".ipynb") else "[tool.published]\nbranch = 'main'\nrepository = ''\n")
+    (copy / name).write_text(
+        "{}" if name.endswith(".ipynb") else "[tool.published]\nbranch = 'main'\nrepository = ''\n"
+    )
     before = contents(copy)
     assert script.main(["ann/heads", "--root", str(copy)]) == 1
     said = capsys.readouterr().err
