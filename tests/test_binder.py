@@ -278,7 +278,7 @@ def test_jupyterlab_starts_on_the_landing_page(lab: str) -> None:
         first = session.get(lab, headers=header, allow_redirects=False).headers["Location"].rstrip("?")
         settings = session.get(f"{lab}/lab/api/settings", headers=header).json()["settings"]
     assert first == "/lab/tree/binder/landing.md"
-    said = {setting["id"].split("/")[1]: setting["schema"]["properties"] for setting in settings}
+    said = {setting["id"].split("/")[1]: setting["schema"].get("properties", {}) for setting in settings}
     assert said["docmanager-extension:plugin"]["defaultViewers"]["default"] == {"markdown": "Markdown Preview"}
     assert said["apputils-extension:notification"]["fetchNews"]["default"] == "false"
 
