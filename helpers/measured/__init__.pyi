@@ -1,5 +1,7 @@
 """The public names of `helpers.measured`."""
 
+from .knob import MeasuredKnob as MeasuredKnob
+from .knob import measured_knob as measured_knob
 from .protocol import NAMED as NAMED
 from .protocol import verdicts as verdicts
 from .shipped import head_scores as head_scores
