@@ -26,8 +26,15 @@ function sizes(root, data) {
     width, height,
     rowStep: [1, 2, 5].find((step) => step * (height + 1) >= 12) ?? 10,
     headStep: [1, 2, 5].find((step) => step * (width + 1) >= (heads > 10 ? 19 : 12)) ?? 10,
-    digits: height < 15 || width < 34 ? null : width < 44 ? Math.max(0, data.digits - 1) : data.digits,
+    digits: height < 15 ? null : digitsIn(width - (data.marks.length ? 18 : 4), data),
   };
+}
+
+/** How many digits of every value there is room for; null for none, if even one is too much. */
+function digitsIn(room, data) {
+  const before = data.scale === "shift" ? 3 : 2; // sign, digit and point
+  const fit = Math.min(data.digits, Math.floor(room / 6.4) - before);
+  return fit >= Math.min(2, data.digits) ? fit : null;
 }
 
 function looks(root, data) {
@@ -48,16 +55,16 @@ function ownLimits(data) {
 
 function headNames(data, { headStep }) {
   const heads = data.values[0].length;
-  const names = [...Array(heads).keys()].map((head) => el("span", { class: "ahd-head", role: "columnheader" }, head % headStep ? "" : String(head)));
-  const axes = [
+  const names = [...Array(heads).keys()].map((head) => el("span", { class: "ahd-head", role: "columnheader", style: { gridRow: 2, gridColumn: head + 3 } }, head % headStep ? "" : String(head)));
+  const axes = [ // rows 1 and 2 of the grid are labels, and so are columns 1 and 2
     el("span", { class: "ahd-layer-axis", "aria-hidden": "true", style: { gridRow: `3 / span ${data.values.length}` } }, "layer"),
     el("span", { class: "ahd-head-axis", "aria-hidden": "true", style: { gridColumn: `3 / span ${heads}` } }, "head"),
   ];
-  return el("div", { role: "row", class: "ahd-row-of-cells" }, ...axes, el("span", { style: { gridColumn: "1 / span 2" } }), ...names);
+  return el("div", { role: "row", class: "ahd-row-of-cells" }, ...axes, ...names);
 }
 
 function row(root, data, layer, size, look) {
-  const name = el("span", { class: "ahd-layer", role: "rowheader", style: { gridColumn: 2, height: `${size.height}px` } }, layer % size.rowStep ? "" : String(layer));
+  const name = el("span", { class: "ahd-layer", role: "rowheader", style: { gridRow: layer + 3, gridColumn: 2, height: `${size.height}px` } }, layer % size.rowStep ? "" : String(layer));
   const cells = data.values[layer].map((_, head) => cell(root, data, layer, head, size, look));
   return el("div", { role: "row", class: "ahd-row-of-cells" }, name, ...cells);
 }
@@ -72,14 +79,15 @@ function cell(root, data, layer, head, size, look) {
     id: cellId(root, layer, head), role: "gridcell", class: "ahd-cell", "data-at": `${layer},${head}`,
     "aria-label": tipLines(data, layer, head).join(", "), "aria-selected": String(same(here, data.selected)),
     "data-compared": same(here, data.compared), "data-none": value === null,
-    style: { height: `${size.height}px`, ...(colour && { background: colour, color: ink(colour) }) },
+    style: { gridRow: layer + 3, gridColumn: head + 3, height: `${size.height}px`, ...(colour && { background: colour, color: ink(colour) }) },
   }, text, ...signs(data, here));
 }
 
 function signs(data, here) {
   const has = (heads) => heads.some((head) => same(head, here));
   const marks = data.marks.filter((mark) => has(mark.heads)).map(sign);
-  return has(data.significant) ? [...marks, el("i", { class: "ahd-corner" })] : marks;
+  const both = marks.length ? [el("span", { class: "ahd-marks" }, ...marks)] : [];
+  return has(data.significant) ? [...both, el("i", { class: "ahd-corner" })] : both;
 }
 
 const sign = (mark) => el("i", { class: `ahd-${mark.shape}`, style: { color: mark.colour } });
@@ -108,7 +116,7 @@ function keys(data, look) {
 }
 
 function key(mark, label, none = false, compared = false) {
-  const box = el("span", { class: "ahd-cell ahd-sample", "data-none": none, "data-compared": compared }, ...(mark ? [mark] : []));
+  const box = el("span", { class: "ahd-cell ahd-sample", "data-none": none, "data-compared": compared }, ...(mark ? [el("span", { class: "ahd-marks" }, mark)] : []));
   return el("span", { class: "ahd-key" }, box, label);
 }
 

@@ -53,7 +53,8 @@ function headings(data, callbacks, table) {
     const here = key === data.sort, way = data.descending ? "descending" : "ascending";
     const button = el("button", { type: "button", "data-key": key }, label, el("span", { "aria-hidden": "true" }, here ? (data.descending ? " ▼" : " ▲") : ""));
     button.onclick = () => callbacks.set({ sort: key, descending: here ? !data.descending : false });
-    return el("th", { scope: "col", "aria-sort": here ? way : "none" }, button);
+    const words = data.rows.some((row) => isText(row[key]));
+    return el("th", { scope: "col", class: words && "ahd-text", "aria-sort": here ? way : "none" }, button);
   };
   const focused = table.querySelector("th :focus")?.dataset.key;
   if (focused) requestAnimationFrame(() => table.querySelector(`[data-key="${focused}"]`)?.focus({ preventScroll: true }));

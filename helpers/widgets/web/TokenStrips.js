@@ -23,7 +23,7 @@ export function draw(root, data, callbacks) {
 function strip(root, data, one, i) {
   const colours = ramp(root, "size"), names = namesAt(one), print = one.tokens.length <= PRINT_MOST;
   const tokens = one.tokens.map((_, k) => token(root, data, one, [i, k], names[k], colours, print));
-  return el("div", { class: "ahd-strip", role: "group", "aria-label": one.label },
+  return el("div", { class: "ahd-strip", "data-long": !print, role: "group", "aria-label": one.label },
     el("div", { class: "ahd-label" }, el("bdi", {}, one.label)), el("div", { class: "ahd-tokens" }, ...tokens));
 }
 
@@ -55,7 +55,7 @@ function mark(box, name, at) {
 function lines(data, [i, k]) {
   const one = data.strips[i], names = namesAt(one)[k] ?? [];
   const values = [`${data.weight_label}: ${number(one.weights[k])}`];
-  if (one.second.length) values.push(`${data.second_label || "second"}: ${number(one.second[k])}`);
+  if (one.second) values.push(`${data.second_label || "second"}: ${number(one.second[k])}`);
   const place = `token ${k}${names.length ? `, ${names.join(", ")}` : ""}${one.query === k ? ", the query" : ""}`;
   return [seen(one.tokens[k]), ...values, place];
 }

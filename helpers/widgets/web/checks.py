@@ -83,13 +83,26 @@ def table(name: str, value: Any, _: Data) -> list[list[float | None]]:
     """Numbers of shape (layer, head), None where one is not defined; an empty list for nothing yet."""
     if len(value) == 0:
         return []
+    return [_with_none(row) for row in _array(name, value, "(layer, head)", 2)]
+
+
+def numbers(name: str, value: Any) -> list[float | None]:
+    """Numbers in a row, None where one is not defined."""
+    return _with_none(_array(name, value, "(token,)", 1))
+
+
+def _array(name: str, value: Any, shape: str, ndim: int) -> np.ndarray:
     try:
-        numbers = np.array(value, dtype=float)
+        found = np.asarray(value, dtype=float)
     except (TypeError, ValueError):
-        raise ValueError(f"{name}: expected numbers of shape (layer, head), got {value!r:.80}") from None
-    if numbers.ndim != 2:
-        raise ValueError(f"{name}: expected numbers of shape (layer, head), got shape {numbers.shape}")
-    return [[float(v) if math.isfinite(v) else None for v in row] for row in numbers]
+        raise ValueError(f"{name}: expected numbers of shape {shape}, got {value!r:.80}") from None
+    if found.ndim != ndim:
+        raise ValueError(f"{name}: expected numbers of shape {shape}, got shape {found.shape}")
+    return found
+
+
+def _with_none(row: np.ndarray) -> list[float | None]:
+    return [float(v) if math.isfinite(v) else None for v in row]
 
 
 def limits(name: str, value: Any, _: Data) -> list[float]:

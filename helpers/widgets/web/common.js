@@ -34,11 +34,11 @@ export function titled(root, title) {
   box.hidden = !title;
 }
 
-/** A number with some digits; a small one that would read as zero gets two of its own. */
+/** A number with some digits; a small one that would read as zero gets two of its own, unless its sign is what counts. */
 export function number(value, digits = 3, signed = false) {
   if (value === null || value === undefined) return "n/a";
-  const small = value !== 0 && Math.abs(value) < 0.5 * 10 ** -digits;
-  const text = small ? value.toPrecision(2) : (value.toFixed(digits).replace(/^-(0(\.0+)?)$/, "$1"));
+  const small = !signed && value !== 0 && Math.abs(value) < 0.5 * 10 ** -digits;
+  const text = small ? value.toPrecision(2) : value.toFixed(digits).replace(/^-(0(\.0+)?)$/, "$1");
   return (signed && value > 0 ? "+" : "") + text.replace("-", "−");
 }
 
@@ -55,10 +55,17 @@ export function seen(token) {
 
 // ---- colours
 
+let brush = null;
+
+/** Red, green and blue of any colour of CSS, as the browser paints it. */
 function channels(colour) {
-  if (colour.startsWith("#")) return [1, 3, 5].map((i) => parseInt(colour.slice(i, i + 2), 16));
-  return colour.match(/[\d.]+/g).map(Number);
+  brush ??= new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
+  brush.fillStyle = colour;
+  brush.fillRect(0, 0, 1, 1);
+  return [...brush.getImageData(0, 0, 1, 1).data].slice(0, 3);
 }
+
+const inks = new Map();
 
 function luminance(colour) {
   const [r, g, b] = channels(colour).map((c) => (c / 255 <= 0.04045 ? c / 255 / 12.92 : ((c / 255 + 0.055) / 1.055) ** 2.4));
@@ -67,7 +74,8 @@ function luminance(colour) {
 
 /** Black or white, whichever contrasts more: at least 4.5 to 1 on every colour. */
 export function ink(colour) {
-  return luminance(colour) > 0.179 ? "#000000" : "#ffffff";
+  if (!inks.has(colour)) inks.set(colour, luminance(colour) > 0.179 ? "#000000" : "#ffffff");
+  return inks.get(colour);
 }
 
 /** Whether an element stands on a dark page. */

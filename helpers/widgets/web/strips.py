@@ -24,8 +24,9 @@ def _strip(name: str, strip: Any, data: checks.Data) -> checks.Data:
         )
     tokens = checks.texts(f"{name}: tokens", strip["tokens"], data)
     plain: checks.Data = {"label": checks.text(f"{name}: label", strip["label"], data), "tokens": tokens}
-    for key in ("weights", "second"):
-        plain[key] = _numbers(f"{name}: {key}", strip.get(key, [] if key == "second" else None), len(tokens))
+    plain["weights"] = _numbers(f"{name}: weights", strip["weights"], len(tokens))
+    second = strip.get("second")
+    plain["second"] = None if second is None else _numbers(f"{name}: second", second, len(tokens))
     at = checks.index_or_none("tokens")
     plain["positions"] = {str(p): at(f"{name}: position {p}", i, plain) for p, i in strip.get("positions", {}).items()}
     plain["query"] = at(f"{name}: query", strip.get("query"), plain)
@@ -33,10 +34,10 @@ def _strip(name: str, strip: Any, data: checks.Data) -> checks.Data:
 
 
 def _numbers(name: str, value: Any, n: int) -> list[float | None]:
-    numbers = [checks.number_or_none(name, v) for v in ([] if value is None else value)]
-    if len(numbers) != n and not (name.endswith("second") and not numbers):
-        raise ValueError(f"{name}: expected a number for each of {n} tokens, got {len(numbers)}")
-    return numbers
+    found = checks.numbers(name, value)
+    if len(found) != n:
+        raise ValueError(f"{name}: expected a number for each of {n} tokens, got {len(found)}")
+    return found
 
 
 def _chosen(name: str, value: Any, data: checks.Data) -> list[int] | None:
