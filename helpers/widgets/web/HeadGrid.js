@@ -90,7 +90,10 @@ function signs(data, here) {
   return has(data.significant) ? [...both, el("i", { class: "ahd-corner" })] : both;
 }
 
-const sign = (mark) => el("i", { class: `ahd-${mark.shape}`, style: { color: mark.colour } });
+/** A ring or dot; what is black on white paper is white on dark paper. */
+function sign({ shape, colour }) {
+  return el("i", { class: `ahd-${shape}`, style: { color: colour === "#000000" ? "var(--ahd-ink)" : colour } });
+}
 
 function tipLines(data, layer, head) {
   const value = data.values[layer][head];

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -45,11 +44,15 @@ def whole(low: int, high: int) -> Check:
     """A whole number within limits."""
 
     def check(name: str, value: Any, _: Data) -> int:
-        if not isinstance(value, int | np.integer) or not low <= value <= high:
+        if not _is_whole(value) or not low <= value <= high:
             raise ValueError(f"{name}: expected a whole number from {low} to {high}, got {value!r}")
         return int(value)
 
     return check
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def number(name: str, value: Any) -> float:
@@ -57,6 +60,13 @@ def number(name: str, value: Any) -> float:
     if isinstance(value, str | bool) or not np.isscalar(value) or not math.isfinite(value):  # type: ignore[arg-type]
         raise ValueError(f"{name}: expected a finite number, got {value!r}")
     return float(value)  # type: ignore[arg-type]
+
+
+def positive(name: str, value: Any, _: Data) -> float:
+    """A finite number above 0."""
+    if number(name, value) <= 0:
+        raise ValueError(f"{name}: expected a number above 0, got {value!r}")
+    return float(value)
 
 
 def number_or_none(name: str, value: Any) -> float | None:
@@ -72,7 +82,7 @@ def index_or_none(of: str) -> Check:
         n = len(data[of])
         if value is None:
             return None
-        if not isinstance(value, int | np.integer) or not 0 <= value < n:
+        if not _is_whole(value) or not 0 <= value < n:
             raise ValueError(f"{name}: expected None or an index of the {n} {of}, got {value!r}")
         return int(value)
 
@@ -105,12 +115,14 @@ def _with_none(row: np.ndarray) -> list[float | None]:
     return [float(v) if math.isfinite(v) else None for v in row]
 
 
-def limits(name: str, value: Any, _: Data) -> list[float]:
+def limits(name: str, value: Any, data: Data) -> list[float]:
     """(lowest, highest) of the colours; empty or None takes them from the values."""
     if value is None or len(value) == 0:
         return []
     if len(value) != 2 or not number(name, value[0]) < number(name, value[1]):
         raise ValueError(f"{name}: expected (lowest, highest), got {value!r}")
+    if data["scale"] == "q" and value[0] <= 0:
+        raise ValueError(f"{name}: expected a lowest q above 0, got {value!r}")
     return [float(value[0]), float(value[1])]
 
 
@@ -173,17 +185,25 @@ def square(name: str, value: Any, data: Data) -> str:
 
 
 def _base64_of(name: str, value: str, size: int) -> str:
-    try:
-        got = len(base64.b64decode(value, validate=True))
-    except binascii.Error:
-        got = -1
-    if got != size:
-        raise ValueError(f"{name}: expected base64 of {size} bytes, got {'no base64' if got < 0 else f'{got} bytes'}")
+    got = _decoded(value)
+    if got is None or len(got) != size:
+        raise ValueError(
+            f"{name}: expected base64 of {size} bytes, got {'no base64' if got is None else f'{len(got)} bytes'}"
+        )
     return value
 
 
-def encoded(name: str, value: Any, data: Data) -> str:
+def _decoded(value: str) -> bytes | None:
+    try:
+        return base64.b64decode(value, validate=True)
+    except ValueError:
+        return None
+
+
+def encoded(name: str, value: Any, _: Data) -> str:
     """Bytes as base64; a text is taken as base64 already."""
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
-    return _base64_of(name, value, len(base64.b64decode(text(name, value, data))))
+    if not isinstance(value, str) or _decoded(value) is None:
+        raise ValueError(f"{name}: expected bytes, or base64 of them, got {value!r:.80}")
+    return value

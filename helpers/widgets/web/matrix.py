@@ -25,7 +25,7 @@ class AttentionMatrix(WebPart):
 
     _esm = component("AttentionMatrix")
     fields: ClassVar[Fields] = {
-        "tokens": checks.texts, "weights": checks.square, "limit": lambda name, value, _: checks.number(name, value),
+        "tokens": checks.texts, "weights": checks.square, "limit": checks.positive,
         "query": checks.index_or_none("tokens"), "title": checks.text, "max_height": checks.whole(60, 5000),
     }  # fmt: skip
 

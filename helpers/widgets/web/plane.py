@@ -29,6 +29,12 @@ def _path(name: str, value: Any, _: checks.Data) -> list[list[float]]:
     return [[checks.number(name, x), checks.number(name, y)] for x, y in value]
 
 
+def _side_labels(name: str, value: Any, data: checks.Data) -> list[str]:
+    if len(value) != 2:
+        raise ValueError(f"{name}: expected two texts, got {value!r}")
+    return checks.texts(name, value, data)
+
+
 def _lines(name: str, value: Any, data: checks.Data) -> list[list[int]]:
     at = checks.index_or_none("points")
     if any(len(line) != 2 or None in line for line in value):
@@ -57,7 +63,7 @@ class PlaneDots(WebPart):
         "points": _points, "region": _path, "lines": _lines, "trajectory": _path,
         "current": checks.index_or_none("trajectory"), "selected": checks.index_or_none("points"),
         "x_label": checks.text, "y_label": checks.text, "x_name": checks.text, "y_name": checks.text,
-        "side_labels": checks.texts, "title": checks.text, "max_height": checks.whole(60, 5000),
+        "side_labels": _side_labels, "title": checks.text, "max_height": checks.whole(60, 5000),
     }  # fmt: skip
 
     points: t.List[Any] = t.List().tag(sync=True)

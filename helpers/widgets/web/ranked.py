@@ -41,7 +41,7 @@ def _rows(name: str, value: Any, data: checks.Data) -> list[checks.Data]:
 def _cell(name: str, key: str, value: Any) -> Any:
     """A head, a text, a number, an interval, or None."""
     if key == "head":
-        return [checks.whole(0, 10**6)(name, int(part), {}) for part in value]
+        return _head(name, value, {})
     if isinstance(value, str):
         return value
     if isinstance(value, tuple | list):
@@ -49,10 +49,18 @@ def _cell(name: str, key: str, value: Any) -> Any:
     return checks.number_or_none(name, value)
 
 
-def _head(name: str, value: Any, data: checks.Data) -> list[int] | None:
-    if value is not None and len(value) != 2:
-        raise ValueError(f"{name}: expected (layer, head) or None, got {value!r}")
-    return None if value is None else [int(part) for part in value]
+def _head(name: str, value: Any, data: checks.Data) -> list[int]:
+    if not isinstance(value, tuple | list) or len(value) != 2:
+        raise ValueError(f"{name}: expected (layer, head), got {value!r}")
+    return [checks.whole(0, 10**6)(name, part, data) for part in value]
+
+
+def _head_or_none(name: str, value: Any, data: checks.Data) -> list[int] | None:
+    return None if value is None else _head(name, value, data)
+
+
+def _sort(name: str, value: Any, data: checks.Data) -> str:
+    return str(checks.one_of("rank", "head", *(column["key"] for column in data["columns"]))(name, value, data))
 
 
 class RankedHeads(WebPart):
@@ -70,7 +78,7 @@ class RankedHeads(WebPart):
 
     _esm = component("RankedHeads")
     fields: ClassVar[Fields] = {
-        "columns": _columns, "rows": _rows, "selected": _head, "sort": checks.text, "descending": checks.flag,
+        "columns": _columns, "rows": _rows, "selected": _head_or_none, "sort": _sort, "descending": checks.flag,
         "filter": checks.text, "title": checks.text, "max_height": checks.whole(60, 5000),
     }  # fmt: skip
 

@@ -43,10 +43,12 @@ def _numbers(name: str, value: Any, n: int) -> list[float | None]:
 def _chosen(name: str, value: Any, data: checks.Data) -> list[int] | None:
     if value is None:
         return None
+    if not isinstance(value, tuple | list) or len(value) != 2:
+        raise ValueError(f"{name}: expected (strip, token) or None, got {value!r}")
     strip, token = value
-    checks.index_or_none("strips")(name, strip, data)
-    checks.index_or_none("tokens")(name, token, data["strips"][strip])
-    return [int(strip), int(token)]
+    last = len(data["strips"]) - 1
+    strip = checks.whole(0, last)(f"{name}: strip", strip, data)
+    return [strip, checks.whole(0, len(data["strips"][strip]["tokens"]) - 1)(f"{name}: token", token, data)]
 
 
 class TokenStrips(WebPart):
@@ -67,7 +69,7 @@ class TokenStrips(WebPart):
     _esm = component("TokenStrips")
     fields: ClassVar[Fields] = {
         "strips": _strips, "weight_label": checks.text, "second_label": checks.text,
-        "limit": lambda name, value, _: checks.number(name, value), "chosen": _chosen,
+        "limit": checks.positive, "chosen": _chosen,
         "title": checks.text, "max_height": checks.whole(60, 5000),
     }  # fmt: skip
 
