@@ -16,7 +16,7 @@ from sklearn.metrics import roc_auc_score
 
 from helpers.reference import published
 from helpers.reference.circuits import IOI_POST
-from helpers.statistics.ranking import adjust_for_depth, auroc, auroc_gain, rank_heads, within_layer_auroc
+from helpers.statistics.ranking import adjust_for_depth, auroc, auroc_gain, rank_each, rank_heads, within_layer_auroc
 
 LAYER = np.repeat(np.arange(12), 12)
 POST = np.array([divmod(i, 12) in IOI_POST.heads for i in range(144)])
@@ -94,6 +94,17 @@ def test_perfect_and_reversed_rankings() -> None:
     assert max(best.auroc, best.low, best.high) <= 1 + 1e-12
     assert best.p < 1e-3
     assert worst.p > 0.999
+
+
+def test_many_scores_are_ranked_as_each_alone() -> None:
+    """The draws are shared and nothing else: every number of every score is that of `rank_heads`, whatever is beside it."""
+    _, labels, layer = heads()
+    scores = [heads(seed=1)[0], layer * 1.0, np.zeros(20), heads(seed=2)[0].round()]
+    options = {"n_permutations": 200, "n_resamples": 100, "level": 0.8, "seed": 3}
+    assert rank_each(scores, labels, layer, **options) == [rank_heads(s, labels, layer, **options) for s in scores]
+    assert rank_each([], labels, layer) == []
+    with pytest.raises(ValueError, match="score: expected finite values, got 4 others"):
+        rank_each([scores[0], np.where(layer == 0, np.nan, 0)], labels, layer)
 
 
 # Within layers

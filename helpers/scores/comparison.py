@@ -17,7 +17,7 @@ from helpers.heads import head_index, model_shape
 from helpers.reference.circuits import Circuit
 from helpers.scores.catalogue import SCORES, Score, scan_positions
 from helpers.scores.evidence import Evidence, HeadScore, gather
-from helpers.statistics.ranking import rank_heads
+from helpers.statistics.ranking import rank_each
 
 __all__ = [
     "SCORES", "Evidence", "HeadScore", "Score", "compare", "evaluate", "gather", "rank_scores", "scan_positions", "score_heads",
@@ -84,14 +84,12 @@ def rank_scores(
         ValueError: if the circuit belongs to a model of another shape.
     """
     inside = circuit.mask(*model_shape(values))[values.layer, values["head"]]
-    rows = {}
-    for name, score in (SCORES if scores is None else scores).items():
-        reason = reasons.get(name, "")
-        ranked = dict.fromkeys(_RANKS, np.nan)
-        if not reason:
-            ranked = _row(values[name].to_numpy(), inside, values.layer, n_permutations, seed)
-        about = {"passes": score.cost(inside.size), "needs": score.needs, "unit": score.unit, "reason": reason}
-        rows[name] = ranked | about
+    chosen = SCORES if scores is None else scores
+    allowed = values[[name for name in chosen if not reasons.get(name)]]
+    ranks, rows = _numbers(allowed, inside, values.layer, n_permutations, seed), {}
+    for name, score in chosen.items():
+        about = {"passes": score.cost(inside.size), "needs": score.needs, "unit": score.unit}
+        rows[name] = ranks.get(name, dict.fromkeys(_RANKS, np.nan)) | about | {"reason": reasons.get(name, "")}
     table = pd.DataFrame.from_dict(rows, orient="index")
     table.attrs["base_rate"] = float(inside.mean())
     return table
@@ -114,8 +112,15 @@ def evaluate(score: Score, evidence: Evidence) -> tuple[HeadScore, str]:
 _RANKS = ("auroc", "low", "high", "within", "within_p", "average_precision")
 
 
-def _row(value: np.ndarray, inside: np.ndarray, layer: Any, n_permutations: int, seed: int) -> dict[str, float]:
-    flat = np.nan_to_num(value)
-    r = rank_heads(flat, inside, layer, n_permutations=n_permutations, seed=seed)
-    numbers = (r.auroc, r.low, r.high, r.within_auroc, r.within_p, float(average_precision_score(inside, flat)))
-    return dict(zip(_RANKS, numbers, strict=True))
+def _numbers(
+    values: pd.DataFrame, inside: np.ndarray, layer: Any, n_permutations: int, seed: int
+) -> dict[str, dict[str, float]]:
+    """`_RANKS` of each column."""
+    flat = {str(name): np.nan_to_num(column.to_numpy()) for name, column in values.items()}
+    rankings = rank_each(list(flat.values()), inside, layer, n_permutations=n_permutations, seed=seed)
+    rows = {}
+    for (name, value), r in zip(flat.items(), rankings, strict=True):
+        precision = float(average_precision_score(inside, value))
+        numbers = (r.auroc, r.low, r.high, r.within_auroc, r.within_p, precision)
+        rows[name] = dict(zip(_RANKS, numbers, strict=True))
+    return rows

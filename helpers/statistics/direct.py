@@ -172,11 +172,23 @@ def average_precision_interval(
             f"truth: expected one value a score, some true and some not, got {truth.sum()} true of {truth.size}"
             f" for {score.size} scores"
         )
-    rng = np.random.default_rng(seed)
+    rng, order = np.random.default_rng(seed), np.argsort(-score, kind="stable")
+    last = np.flatnonzero(np.diff(score[order], append=-np.inf))  # of those that tie
     values: list[float] = []
     while len(values) < n_resamples:
         some = rng.integers(0, len(truth), len(truth))
         if truth[some].any():
-            values.append(average_precision_score(truth[some], score[some]))
+            counts = np.bincount(some, minlength=len(truth))[order]
+            values.append(_average_precision(counts, truth[order], last))
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(average_precision_score(truth, score)), float(low), float(high)
+
+
+def _average_precision(counts: np.ndarray, truth: np.ndarray, last: np.ndarray) -> float:
+    """Of items in order of their score, each so many times: sum of precision times the gain in recall, tie after tie.
+
+    The number is that of scikit-learn's `average_precision_score` for the items written out, which takes many times as long.
+    """
+    true, above = (np.cumsum(each)[last] for each in (counts * truth, counts))
+    gain = np.diff(true, prepend=0)
+    return float((gain * true / np.maximum(above, 1)).sum() / true[-1])

@@ -6,6 +6,7 @@ alone, and the AUROC within layers with a label-permutation p.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,22 +65,59 @@ def rank_heads(
     Raises:
         ValueError: if lengths differ, a score is not finite, or a group has fewer than two heads.
     """
-    score, in_circuit, layer = _check(score, in_circuit, layer)
-    circuit, other = score[in_circuit], score[~in_circuit]
-    tied = flatten(score, resolution)
-    test = stats.mannwhitneyu(tied[in_circuit], tied[~in_circuit], alternative="greater", method="asymptotic")
+    (ranking,) = rank_each(
+        [score], in_circuit, layer, n_permutations=n_permutations, n_resamples=n_resamples, level=level, seed=seed,
+        resolution=resolution,
+    )  # fmt: skip
+    return ranking
+
+
+def rank_each(
+    scores: Sequence[ArrayLike],
+    in_circuit: ArrayLike,
+    layer: ArrayLike,
+    *,
+    n_permutations: int = 20_000,
+    n_resamples: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+    resolution: float = RESOLUTION,
+) -> list[Ranking]:
+    """`rank_heads` of many scores of the same heads.
+
+    Resampled heads and permuted labels are the same for every score, as one seed makes them: they are drawn once, which is
+    nearly all of the time.
+
+    Raises:
+        ValueError: as `rank_heads`.
+    """
+    checked = [_check(score, in_circuit, layer) for score in scores]
+    if not checked:
+        return []
+    _, labels, layers = checked[0]
+    tied = np.stack([flatten(score, resolution) for score, *_ in checked])
     rng = np.random.default_rng(seed)
-    low, high = _auroc_interval(tied[in_circuit], tied[~in_circuit], level, n_resamples, rng)
-    within, within_p = within_layer_auroc(tied, in_circuit, layer, n_permutations=n_permutations, rng=rng, resolution=0)
+    intervals = _auroc_intervals(tied, labels, level, n_resamples, rng)
+    within = _within_layers(tied, labels, layers, n_permutations, rng)
+    each = zip(checked, tied, intervals, within, strict=True)
+    return [_ranking(score, one, labels, layers, *ends, *inside) for (score, *_), one, ends, inside in each]
+
+
+def _ranking(
+    score: NDArray[np.float64], tied: NDArray[np.float64], labels: NDArray[np.bool_], layer: NDArray,
+    low: float, high: float, within: float, within_p: float,
+) -> Ranking:  # fmt: skip
+    circuit, other = score[labels], score[~labels]
+    test = stats.mannwhitneyu(tied[labels], tied[~labels], alternative="greater", method="asymptotic")
     return Ranking(
         n_circuit=len(circuit),
         n_other=len(other),
         u=float(test.statistic),
         p=float(test.pvalue),
-        auroc=auroc(tied, in_circuit, resolution=0),
+        auroc=auroc(tied, labels, resolution=0),
         low=low,
         high=high,
-        layer_auroc=auroc(layer, in_circuit),
+        layer_auroc=auroc(layer, labels),
         within_auroc=within,
         within_p=within_p,
         mean_circuit=float(circuit.mean()),
@@ -119,23 +157,34 @@ def within_layer_auroc(
     Returns:
         (AUROC, p) with p = (1 + #{permuted >= observed}) / (1 + permutations); (nan, nan) if no layer has both kinds.
     """
-    score, labels, layer = flatten(score, resolution), np.asarray(in_circuit, dtype=bool), np.asarray(layer)
-    rng = rng or np.random.default_rng(0)
-    pairs, observed, null = 0, 0.0, np.zeros(n_permutations)
+    tied, labels = flatten(score, resolution)[None], np.asarray(in_circuit, dtype=bool)
+    (found,) = _within_layers(tied, labels, np.asarray(layer), n_permutations, rng or np.random.default_rng(0))
+    return found
+
+
+def _within_layers(
+    scores: NDArray[np.float64],
+    labels: NDArray[np.bool_],
+    layer: NDArray,
+    n_permutations: int,
+    rng: np.random.Generator,
+) -> list[tuple[float, float]]:
+    """`within_layer_auroc` of scores ``(score, head)``, the same permutations for all."""
+    pairs, observed, null = 0, np.zeros(len(scores)), np.zeros((n_permutations, len(scores)))
     for one in np.unique(layer):
         here = layer == one
         k, size = int(labels[here].sum()), int(here.sum())
         if k in (0, size):
             continue
-        ranks = stats.rankdata(score[here])
+        ranks = stats.rankdata(scores[:, here], axis=1)
         pairs += k * (size - k)
-        observed += ranks[labels[here]].sum() - k * (k + 1) / 2
-        shuffled = rng.permuted(np.broadcast_to(ranks, (n_permutations, size)), axis=1)
-        null += shuffled[:, :k].sum(1) - k * (k + 1) / 2
+        observed += ranks[:, labels[here]].sum(1) - k * (k + 1) / 2
+        shuffled = rng.permuted(np.broadcast_to(np.arange(size), (n_permutations, size)), axis=1)
+        null += ranks.T[shuffled[:, :k]].sum(1) - k * (k + 1) / 2
     if not pairs:
-        return float("nan"), float("nan")
-    exceed = int(np.count_nonzero(null >= observed - 1e-9))
-    return float(observed) / pairs, float(1 + exceed) / (1 + n_permutations)
+        return [(float("nan"), float("nan"))] * len(scores)
+    exceed = np.count_nonzero(null >= observed - 1e-9, axis=0)
+    return [(float(u) / pairs, float(1 + n) / (1 + n_permutations)) for u, n in zip(observed, exceed, strict=True)]
 
 
 def auroc_gain(
@@ -164,8 +213,8 @@ def auroc_gain(
     for one in (score, baseline):
         values, labels, _ = _check(one, in_circuit, np.zeros(len(np.asarray(one))))
         values = flatten(values, resolution)
-        wins.append((np.sign(values[labels][:, None] - values[~labels][None, :]) + 1) / 2)
-    values = _resampled_means(wins[0] - wins[1], n_resamples, rng)
+        wins.append(_wins(values, labels))
+    values = _weighted_means(wins[0] - wins[1], _resamples(wins[0].shape, n_resamples, rng))
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float((wins[0] - wins[1]).mean()), float(low), float(high)
 
@@ -180,20 +229,28 @@ def adjust_for_depth(score: ArrayLike, layer: ArrayLike) -> NDArray[np.float64]:
     return np.asarray(values - (line.intercept + line.slope * layers))
 
 
-def _auroc_interval(
-    circuit: NDArray[np.float64], other: NDArray[np.float64], level: float, n_resamples: int, rng: np.random.Generator
-) -> tuple[float, float]:
-    """Percentile bootstrap: each group is resampled with replacement, AUROC is the mean of the win matrix."""
-    wins = (np.sign(circuit[:, None] - other[None, :]) + 1) / 2
-    values = _resampled_means(wins, n_resamples, rng)
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+def _auroc_intervals(
+    scores: NDArray[np.float64], labels: NDArray[np.bool_], level: float, n_resamples: int, rng: np.random.Generator
+) -> list[tuple[float, float]]:
+    """Percentile bootstrap of scores ``(score, head)``: each group is resampled, the same heads for all scores."""
+    weights = _resamples((int(labels.sum()), int((~labels).sum())), n_resamples, rng)
+    means = [_weighted_means(_wins(score, labels), weights) for score in scores]
+    ends = [np.quantile(values, [(1 - level) / 2, (1 + level) / 2]) for values in means]
+    return [(float(low), float(high)) for low, high in ends]
 
 
-def _resampled_means(wins: NDArray[np.float64], n_resamples: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Means of a (circuit, other) matrix with rows and columns resampled."""
-    weights = [rng.multinomial(n, np.full(n, 1 / n), n_resamples) / n for n in wins.shape]
-    return np.asarray(np.einsum("ri,ij,rj->r", weights[0], wins, weights[1], optimize=True))
+def _wins(score: NDArray[np.float64], labels: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """1, 1/2 or 0 for a circuit head (row) above, level with or below another (column): AUROC is the mean."""
+    return np.asarray((np.sign(score[labels][:, None] - score[~labels][None, :]) + 1) / 2)
+
+
+def _resamples(sizes: tuple[int, int], n_resamples: int, rng: np.random.Generator) -> list[NDArray[np.float64]]:
+    """How often each row and each column is drawn, as shares ``(resample, row)`` and ``(resample, column)``."""
+    return [rng.multinomial(n, np.full(n, 1 / n), n_resamples) / n for n in sizes]
+
+
+def _weighted_means(matrix: NDArray[np.float64], weights: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+    return np.asarray(np.einsum("ri,ij,rj->r", weights[0], matrix, weights[1], optimize=True))
 
 
 def _check(
