@@ -2,6 +2,7 @@
 
 from . import contents as contents
 from . import diagnostics as diagnostics
+from . import knob as knob
 from . import measured as measured
 from . import patching as patching
 from . import plots as plots
@@ -35,6 +36,7 @@ from .experiment import analyse as analyse
 from .heads import Head as Head
 from .heads import head_names as head_names
 from .heads import pairs_of as pairs_of
+from .knob.runs import run_tempered as run_tempered
 from .models.load import ModelUnavailable as ModelUnavailable
 from .models.load import load_model as load_model
 from .patching.attribution import attribute_heads as attribute_heads

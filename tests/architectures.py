@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, NamedTuple
 
+import pytest
 import torch
 import transformers
 from models import random_model
@@ -212,3 +213,23 @@ def patched_difference(
     finally:
         handle.remove()
     return (logits.gather(1, right[:, None]) - logits.gather(1, wrong[:, None]))[:, 0]
+
+
+def tempered_logits(hf: Any, ids: Tensor, layer: int, head: int, beta: float) -> Tensor:
+    """Logits at END where all that a head's softmax is given is multiplied by beta: the call of torch's softmax is."""
+    softmax, calls = torch.nn.functional.softmax, 0
+
+    def scaled(scores: Tensor, *args: Any, **options: Any) -> Tensor:
+        nonlocal calls
+        if scores.ndim > 2 and scores.shape[-2] == ids.shape[1]:  # (…, query, key), and no router of experts
+            if calls == layer:
+                scores = scores.clone()
+                scores.view(len(ids), -1, *scores.shape[-2:])[:, head] *= beta
+            calls += 1
+        return softmax(scores, *args, **options)
+
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        patch.setattr(torch.nn.functional, "softmax", scaled)
+        logits: Tensor = hf(ids, use_cache=False).logits[:, -1]
+    assert calls == len(projections(hf)), f"{calls} softmax calls of scores in {type(hf).__name__}"
+    return logits

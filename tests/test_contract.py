@@ -22,7 +22,9 @@ from helpers import (
     record_attention,
     record_changes,
     record_outputs,
+    run_tempered,
 )
+from helpers.knob import answer_slopes
 
 pytestmark = pytest.mark.slow
 
@@ -67,6 +69,15 @@ def _paths(model: Any, clean: Any, corrupt: Any, **options: Any) -> list[np.ndar
     return [run.clean, np.moveaxis(run.patched, -1, 0)]
 
 
+def _tempered(model: Any, clean: Any, corrupt: Any, **options: Any) -> list[np.ndarray]:
+    run = run_tempered(model, clean, {(0, 1): [0, 2], (1, 3): 0.5}, progress=False, **options)
+    return [run.plain.numpy(), *(np.moveaxis(x.numpy(), 0, 1) for x in (run.logits, run.rows))]
+
+
+def _answer_slopes(model: Any, clean: Any, corrupt: Any, **options: Any) -> list[np.ndarray]:
+    return [answer_slopes(model, clean, progress=False, **options)]
+
+
 #: Name -> a function that gives arrays whose first axis is the prompt, or the pair.
 FUNCTIONS: dict[str, Run] = {
     "record_attention": _attention,
@@ -76,6 +87,8 @@ FUNCTIONS: dict[str, Run] = {
     "patch_heads": _patching,
     "attribute_heads": _attribution,
     "patch_paths": _paths,
+    "run_tempered": _tempered,
+    "answer_slopes": _answer_slopes,
 }
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from architectures import ALL, outputs_of_heads, patched_difference, projections
+from architectures import ALL, outputs_of_heads, patched_difference, projections, tempered_logits
 from models import random_model
 
 from helpers import (
@@ -26,6 +26,7 @@ from helpers import (
     patch_heads,
     record_attention,
     record_outputs,
+    run_tempered,
 )
 from helpers.demo.train import build_tokenizer
 
@@ -38,13 +39,15 @@ Tiny random models (two layers, four heads) against plain transformers and PyTor
 - *rows*: attention rows of every query against `output_attentions`; the number is the largest difference allowed.
 - *patching*: denoising each head against a hook on the output projection, relative to the largest logit difference.
 - *attribution*: attribution patching against autograd, relative to the largest attribution.
+- *tempering*: logits with the scores of a head multiplied by 0.25 and by 16, against the same in the softmax of the model's own
+  attention, relative to the largest logit.
 - *direct*: direct logit attribution; its parts add up to the logit difference, which every run checks.
 
 Anything else is the sentence with which the model, or that use of it, is refused. Any other architecture that transformers has is
 tried out when it is loaded, in the same ways, on a short prompt.
 
-| architecture | rows | patching | attribution | direct |
-| --- | --- | --- | --- | --- |
+| architecture | rows | patching | attribution | tempering | direct |
+| --- | --- | --- | --- | --- | --- |
 """
 
 #: One of each way in which attention is written: run by `make quick`; all others are slow.
@@ -62,6 +65,7 @@ class Row(NamedTuple):
     rows: str
     patching: str = ""
     attribution: str = ""
+    tempering: str = ""
     direct: str = ""
 
 
@@ -95,6 +99,7 @@ def outcome(name: str, folder: Path, words: Any) -> Row:
         tried(lambda: _rows(model, hf)),
         tried(lambda: _patching(model, hf)),
         tried(lambda: _attribution(model, hf)),
+        tried(lambda: _tempering(model, hf)),
         tried(lambda: record_outputs(model, CLEAN, progress=False) and "adds up"),
     )
     return Row(*row[:2], *("as patching" if said == row.patching and " " in said else said for said in row[2:]))
@@ -163,6 +168,17 @@ def _attribution(model: Any, hf: Any) -> str:
     expected = torch.stack([m.reshape(*corrupt.shape, model.n_heads, -1).sum((1, 3)).T for m in moved]).numpy()
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
     return "1e-4"
+
+
+def _tempering(model: Any, hf: Any) -> str:
+    ids, betas, heads = _ids(model, CLEAN), (0.25, 16.0), ((0, 1), (1, 2))
+    for head in heads:
+        run = run_tempered(model, CLEAN, {head: betas}, progress=False)
+        expected = torch.stack([tempered_logits(hf, ids, *head, beta) for beta in betas])
+        largest = expected.abs().max()
+        torch.testing.assert_close(run.logits, expected, rtol=0, atol=float(2e-5 * largest))
+        assert (run.logits - run.plain).abs().max() > 2e-4 * largest, "nothing moved: equality would say nothing"
+    return "2e-5"
 
 
 def line(name: str, row: Row) -> str:

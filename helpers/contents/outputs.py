@@ -11,10 +11,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from helpers.attention.capture import tokenize_for
-from helpers.contents.residual import Trace, Words, attribute, tolerance, trace
+from helpers.contents.residual import Trace, Words, attribute, trace
 from helpers.diagnostics.values import value_variance
 from helpers.models.forward import batches
 from helpers.models.model import LanguageModel
+from helpers.models.values import head_values, no_values
 from helpers.prompts.answers import with_answers
 from helpers.prompts.prompt import Prompt
 from helpers.prompts.tokens import TokenizedPrompt
@@ -171,19 +172,7 @@ def _variances(model: LanguageModel, run: Trace) -> Float[Tensor, "prompt layer 
     for layer, z in enumerate(run.z):
         try:
             v, pi = (run.seen[f"blocks.{layer}.attn.{name}"].double() for name in ("hook_v", "hook_pattern"))
-            v = v.repeat_interleave(pi.shape[1] // v.shape[2], 2).transpose(1, 2)  # heads of a group share values
-            wrong = ((pi[..., None] * v).sum(2) - z[:, -1]).norm(dim=-1)
-            size = (pi * v.norm(dim=-1)).sum(-1)
-        except (KeyError, RuntimeError, IndexError, ZeroDivisionError):  # no such hook, or another order of axes
-            raise _no_values(model, layer) from None
-        if not (wrong <= tolerance(model) * size).all():
-            raise _no_values(model, layer)
-        found.append(value_variance(pi, v))
+        except KeyError:
+            raise no_values(model, layer) from None
+        found.append(value_variance(pi, head_values(model, layer, pi[:, :, None], v, z[:, -1:])))
     return torch.stack(found, 1)
-
-
-def _no_values(model: LanguageModel, layer: int) -> ValueError:
-    return ValueError(
-        f"model: expected head outputs that are attention rows times values, got {model.name!r}, where those "
-        f"of layer {layer} are not"
-    )

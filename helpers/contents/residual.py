@@ -18,6 +18,7 @@ from torch import Tensor
 
 from helpers.models.forward import Hook, Ids, forward, hook_z
 from helpers.models.model import LanguageModel
+from helpers.models.values import tolerance
 
 #: Ids of the answers and of the foils of a prompt.
 Words = tuple[Sequence[int], Sequence[int]]
@@ -234,11 +235,6 @@ def double(parameter: Tensor | None) -> Tensor:
 
 
 # ---- rounding, and refusals
-
-
-def tolerance(model: LanguageModel) -> float:
-    """Rounding of a sum of that many parts in the model's dtype, relative to their size."""
-    return max(float(4 * torch.finfo(model.dtype).eps * (2 * model.n_layers) ** 0.5), 1e-4)
 
 
 def _not_linear(model: LanguageModel) -> ValueError:

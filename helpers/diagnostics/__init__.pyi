@@ -27,5 +27,6 @@ from .shapes import shape_shift as shape_shift
 from .tempering import beta_for_budget as beta_for_budget
 from .tempering import budget as budget
 from .tempering import budget_ceiling as budget_ceiling
+from .tempering import temper_rows as temper_rows
 from .tempering import tempered as tempered
 from .values import value_variance as value_variance

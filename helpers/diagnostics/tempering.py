@@ -10,9 +10,12 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import torch
+from jaxtyping import Bool, Float
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
 from scipy.special import rel_entr, softmax
+from torch import Tensor
 
 
 def tempered(z: ArrayLike, beta: float, *, null: ArrayLike | None = None) -> NDArray[np.float64]:
@@ -34,6 +37,32 @@ def tempered(z: ArrayLike, beta: float, *, null: ArrayLike | None = None) -> NDA
         raise ValueError(f"beta: expected an inverse temperature, finite and >= 0, got {beta}")
     with np.errstate(divide="ignore"):
         return np.asarray(softmax(beta * scores + np.log(m)))
+
+
+def temper_rows(
+    pi: Float[Tensor, "*batch key"], beta: Float[Tensor, "*batch"], visible: Bool[Tensor, "*batch key"]
+) -> Float[Tensor, "*batch key"]:
+    """pi^beta / sum pi^beta over the visible keys: the rows that scores multiplied by beta would give.
+
+    log pi is the scores but for a constant of each row, so that the scores themselves are not needed; the gradient with
+    respect to beta is pi (log pi - mean of log pi).
+
+    Args:
+        pi: attention rows, any float type; a weight that has underflowed to 0 is taken as the smallest that there is.
+        beta: inverse temperature of each row, >= 0. 0: uniform over visible keys. 1: the row as it is. Infinity: all
+            weight on the largest, shared where several are.
+        visible: True where the row's query sees the key.
+
+    >>> temper_rows(torch.tensor([0.2, 0.8, 0.0]), torch.tensor(2.0), torch.tensor([True, True, False])).tolist()
+    [0.05882352963089943, 0.9411764740943909, 0.0]
+
+    Source: Fields 2026, post 1, where beta is absorbed into the query.
+    """
+    power, log_pi = beta.unsqueeze(-1), pi.clamp_min(torch.finfo(pi.dtype).tiny).log()
+    finite = torch.where(power.isinf(), 1.0, power)
+    rows = (finite * log_pi).masked_fill(~visible, -torch.inf).softmax(-1)
+    best = visible & (pi == pi.amax(-1, keepdim=True))
+    return torch.where(power.isinf(), best / best.sum(-1, keepdim=True), rows)
 
 
 def budget(z: ArrayLike, beta: float, *, null: ArrayLike | None = None) -> float:

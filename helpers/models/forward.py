@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from helpers.models.canary import first_not_finite, not_finite
 from helpers.models.fused import Rows, rows_of, supports_fused
-from helpers.models.interface import LastRowsTaken
+from helpers.models.interface import LastRowsTaken, Queries
 from helpers.models.model import LanguageModel
 from helpers.prompts.tokens import TokenizedPrompt, by_length
 from helpers.visible import visible_keys
@@ -39,6 +39,13 @@ def forward(model: LanguageModel, ids: Ids, hooks: Sequence[Hook] = (), **option
     return logits[:, -1]
 
 
+def token_losses(model: LanguageModel, ids: Ids, hooks: Sequence[Hook] = ()) -> Float[Tensor, "prompt token-1"]:
+    """-log p(token | tokens before) of every token but the first, in nats, under hooks."""
+    logits: Tensor = model.lens.run_with_hooks(ids, fwd_hooks=list(hooks), output_attentions=False)
+    check_finite(model, ids, logits)
+    return torch.nn.functional.cross_entropy(logits[:, :-1].float().transpose(1, 2), ids[:, 1:], reduction="none")
+
+
 def batches(
     model: LanguageModel, prompts: Sequence[TokenizedPrompt], size: int, *, unit: str = "prompt", progress: bool = True
 ) -> Iterator[tuple[list[int], Ids]]:
@@ -55,8 +62,8 @@ def batches(
             bar.update(len(batch))
 
 
-def attention_rows(model: LanguageModel, ids: Ids, at: Sequence[int] | None, *, logits: bool = False) -> Rows:
-    """Attention rows of the queries asked for (None: all), of every layer and head, as `helpers.models.fused.rows_of`.
+def attention_rows(model: LanguageModel, ids: Ids, at: Queries | None, *, logits: bool = False) -> Rows:
+    """Attention rows of the queries asked for (one a prompt, several, or None: all), of every layer and head, as `helpers.models.fused.rows_of`.
 
     They come from the model's fused attention. Where that is out of reach (its attention is written into its modules), or
     somebody has put hooks on the wrapper or changed its weights, they are what the wrapper's patterns are. Either way the
@@ -74,14 +81,15 @@ def attention_rows(model: LanguageModel, ids: Ids, at: Sequence[int] | None, *, 
     return found
 
 
-def _wrapper_rows(model: LanguageModel, ids: Ids, at: Sequence[int] | None, *, logits: bool) -> Rows:
+def _wrapper_rows(model: LanguageModel, ids: Ids, at: Queries | None, *, logits: bool) -> Rows:
     """The patterns of TransformerLens's wrapper; visible keys are those of the configuration's windows."""
     n, length = ids.shape
-    shape = (n, model.n_layers, model.n_heads, *([length] if at is None else []), length)
-    rows, prompts = torch.zeros(shape, dtype=model.dtype), torch.arange(n)
+    queries = torch.arange(length).expand(n, -1) if at is None else torch.tensor(at)
+    rows = torch.zeros(n, model.n_layers, model.n_heads, *queries.shape[1:], length, dtype=model.dtype)
 
     def keep(pattern: Tensor, hook: Any, layer: int) -> None:
-        rows[:, layer] = pattern if at is None else pattern[prompts, :, at]
+        for row, one, wanted in zip(rows, pattern, queries, strict=True):
+            row[layer] = one[:, wanted]
         if layer == model.n_layers - 1 and not logits:
             raise LastRowsTaken
 
@@ -91,7 +99,6 @@ def _wrapper_rows(model: LanguageModel, ids: Ids, at: Sequence[int] | None, *, l
             said: Tensor | None = forward(model, ids, hooks).cpu()
         except LastRowsTaken:
             said = None
-    queries = torch.arange(length).expand(n, -1) if at is None else torch.tensor(at)
     seen = visible_keys(queries, length, windows(model))
     return Rows(rows, seen, tuple(range(model.n_layers)), said)
 
