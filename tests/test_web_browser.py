@@ -456,7 +456,7 @@ def test_table_and_grid_select_together(show: Any) -> None:
     )
     page.locator("tbody tr").nth(3).click()
     assert selected(page, ".ahd-grid") == selected(page, "tbody") == ["0,3"]
-    page.locator("tbody").focus()
+    page.locator(".ahd-ranked").focus()
     page.keyboard.press("ArrowDown")
     assert selected(page, ".ahd-grid") == ["0,4"]
     page.locator(".ahd-grid [data-at='29,8']").click()

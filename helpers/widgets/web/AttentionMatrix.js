@@ -1,4 +1,4 @@
-import { colourBar, el, hideTip, kept, number, ours, plainKey, ramp, seen, shade, showTip, titled } from "./common.js";
+import { bytesOf, colourBar, el, hideTip, kept, number, ours, plainKey, ramp, seen, shade, showTip, titled } from "./common.js";
 
 const READABLE = 12; // pixels a row needs for its token
 
@@ -39,8 +39,7 @@ const decoded = new WeakMap();
 /** The weights, decoded when they are others than before. */
 function weightsOf(frame, data) {
   if (decoded.get(frame)?.text !== data.weights) {
-    const bytes = Uint8Array.from(atob(data.weights), (c) => c.charCodeAt(0));
-    decoded.set(frame, { text: data.weights, values: new Float32Array(bytes.buffer) });
+    decoded.set(frame, { text: data.weights, values: new Float32Array(bytesOf(data.weights).buffer) });
   }
   return decoded.get(frame).values;
 }

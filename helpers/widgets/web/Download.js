@@ -1,4 +1,4 @@
-import { el, kept } from "./common.js";
+import { bytesOf, el, kept } from "./common.js";
 
 /** A button with which the browser saves bytes as a file. */
 export function draw(root, data) {
@@ -6,10 +6,9 @@ export function draw(root, data) {
   const said = kept(root, "span", "ahd-beside", { role: "status" });
   button.textContent = data.label;
   button.onclick = () => {
-    const bytes = Uint8Array.from(atob(data.data), (c) => c.charCodeAt(0));
-    const address = URL.createObjectURL(new Blob([bytes], { type: data.mime }));
+    const address = URL.createObjectURL(new Blob([bytesOf(data.data)], { type: data.mime }));
     el("a", { href: address, download: data.filename }).click();
     setTimeout(() => URL.revokeObjectURL(address), 60_000);
-    said.textContent = `Saved as ${data.filename} by the browser.`;
+    said.textContent = `Handed to the browser as ${data.filename}.`;
   };
 }

@@ -8,7 +8,8 @@ const LONGEST = 400; // characters of a prompt in the tooltip
 export function draw(root, data, callbacks) {
   titled(root, data.title);
   const box = kept(root, "div", "ahd-plane", {
-    tabindex: 0, role: "listbox", "aria-label": `${data.title || "plane"}: ${data.x_name} against ${data.y_name}, ${data.points.length} prompts`,
+    tabindex: 0, role: "application", "aria-roledescription": "plane",
+    "aria-label": `${data.title || "plane"}: ${data.x_name} against ${data.y_name}, ${data.points.length} prompts; arrow keys go from dot to dot`,
   });
   const said = kept(root, "div", "ahd-said", { "aria-live": "polite" });
   const legend = kept(root, "div", "ahd-legend");

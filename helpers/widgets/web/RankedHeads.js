@@ -1,4 +1,4 @@
-import { el, kept, number, ours, plainKey, reveal, titled } from "./common.js";
+import { dressed, el, kept, number, ours, plainKey, reveal, titled } from "./common.js";
 
 const same = (a, b) => Boolean(a && b && a[0] === b[0] && a[1] === b[1]);
 
@@ -11,11 +11,14 @@ export function draw(root, data, callbacks) {
   if (input.value !== data.filter && document.activeElement !== input) input.value = data.filter;
   kept(bar, "span", "ahd-count", { "aria-live": "polite" }).textContent = `${rows.length} of ${data.rows.length}`;
   const box = kept(root, "div", "ahd-table", { style: { maxHeight: `${data.max_height}px` } });
-  const table = kept(box, "table", "ahd-ranked", { role: "grid", "aria-label": data.title || "heads", "aria-rowcount": rows.length + 1 });
+  const table = kept(box, "table", "ahd-ranked", { role: "grid", tabindex: 0, "aria-label": data.title || "heads" });
   kept(table, "thead", "ahd-thead").replaceChildren(headings(data, callbacks, table));
-  const body = kept(table, "tbody", "ahd-tbody", { tabindex: 0 });
-  body.replaceChildren(...rows.map((row) => line(data, row)));
-  listen(input, box, body, data, rows, callbacks);
+  const body = kept(table, "tbody", "ahd-tbody");
+  const id = (root.dataset.ahdId ??= `ahd-${Math.random().toString(36).slice(2)}`);
+  body.replaceChildren(...rows.map((row) => line(data, row, id)));
+  dressed(table, { "aria-activedescendant": data.selected && `${id}-${name(data.selected)}` });
+  listen(input, table, data, rows, callbacks);
+  showSelected(box, data);
 }
 
 const columnsOf = (data) => [{ key: "rank", label: "rank", digits: 0 }, { key: "head", label: "head" }, ...data.columns];
@@ -61,9 +64,9 @@ function headings(data, callbacks, table) {
   return el("tr", {}, ...columnsOf(data).map(heading));
 }
 
-function line(data, row) {
+function line(data, row, id) {
   const cells = columnsOf(data).map((column) => el("td", { class: isText(row[column.key]) && "ahd-text" }, shown(row[column.key], column)));
-  return el("tr", { "data-at": row.head.join(","), "aria-selected": String(same(row.head, data.selected)) }, ...cells);
+  return el("tr", { id: `${id}-${name(row.head)}`, "data-at": row.head.join(","), "aria-selected": String(same(row.head, data.selected)) }, ...cells);
 }
 
 const isText = (value) => typeof value === "string";
@@ -77,24 +80,27 @@ function shown(value, { key, digits, signed }) {
 
 // ---- pointer and keys
 
-function listen(input, box, body, data, rows, callbacks) {
+function listen(input, table, data, rows, callbacks) {
   input.oninput = () => callbacks.set({ filter: input.value });
   input.onkeydown = (event) => event.stopPropagation();
-  body.onclick = (event) => {
+  table.onclick = (event) => {
     const at = event.target.closest("[data-at]")?.dataset.at.split(",").map(Number);
     if (at) callbacks.set({ selected: at });
   };
-  body.onkeydown = (event) => {
+  table.onkeydown = (event) => {
     const to = moved(plainKey(event), rows, data.selected);
     if (!to) return;
     ours(event);
     data.selected = to;
     callbacks.set({ selected: to });
   };
-  const found = [...body.children].find((row) => row.getAttribute("aria-selected") === "true");
-  const shown = String(data.selected);
-  if (found && box.dataset.shown !== shown) reveal(box, found, box.querySelector("thead").offsetHeight);
-  box.dataset.shown = shown;
+}
+
+/** Scroll to the selected row when it has become another one. */
+function showSelected(box, data) {
+  const now = String(data.selected);
+  if (box.dataset.shown !== now) reveal(box, box.querySelector("[aria-selected=true]"), box.querySelector("thead").offsetHeight);
+  box.dataset.shown = now;
 }
 
 function moved(key, rows, selected) {

@@ -100,6 +100,13 @@ export function colourBar(colours, low, high, label) {
   return el("span", { class: "ahd-key" }, low, bar, high, el("span", {}, label));
 }
 
+/** Bytes from base64. */
+export function bytesOf(text) {
+  const letters = atob(text), bytes = new Uint8Array(letters.length);
+  for (let i = 0; i < letters.length; i++) bytes[i] = letters.charCodeAt(i);
+  return bytes;
+}
+
 // ---- tooltip: one for the page, at its body, so that no box cuts it off
 
 /** Show lines of text, the first one bold, beside a place of the window; it stays inside the window. */
@@ -148,6 +155,9 @@ export function reveal(box, element, top = 0) {
 
 // ---- drawing again
 
+/** What JupyterLab, VS Code and others change when the theme changes. */
+const THEME = ["class", "data-jp-theme-light", "data-jp-theme-name", "data-theme", "data-vscode-theme-kind"];
+
 /** Call `paint` now, when asked to, and when width or theme change; returns how to ask and how to end that. */
 export function live(root, paint) {
   root.classList.add("ahd");
@@ -165,7 +175,7 @@ export function live(root, paint) {
   const themes = new MutationObserver(again);
   const media = matchMedia("(prefers-color-scheme: dark)");
   sizes.observe(root);
-  for (const node of [document.body, document.documentElement]) themes.observe(node, { attributes: true });
+  for (const node of [document.body, document.documentElement]) themes.observe(node, { attributeFilter: THEME });
   media.addEventListener("change", again);
   draw();
   const end = () => {
