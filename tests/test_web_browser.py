@@ -87,8 +87,9 @@ def show(window: Any, tmp_path: Path) -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def everything() -> list[Any]:
     """Every component, with SmolLM2's record and roles that ship."""
-    record, other = shipped_record("smollm2", "ioi"), shipped_record("smollm2", "abc")
-    peaks = record.at("END").rows.amax(-1).mean(0) - other.at("END").rows.amax(-1).mean(0)
+    record = shipped_record("smollm2", "ioi")
+    peaks = record.at("END").rows.amax(-1).mean(0)
+    peaks = peaks - peaks.mean()
     roles = {(r.layer, r.head): r.role for r in shipped_roles("smollm2").itertuples() if r.role}
     prompt, rows = record.prompts[0], record.rows[0, 24, 4].float().numpy()
     n = len(prompt.tokens)
@@ -107,7 +108,11 @@ def everything() -> list[Any]:
     ]
     columns = [{"key": "d", "label": "shift", "signed": True}, {"key": "role", "label": "role"}]
     grid = HeadGrid(
-        values=peaks, measure="shift of the peak", marks=role_marks(roles), selected=(24, 4), significant=ranked[:20]
+        values=peaks,
+        measure="largest weight, against the mean",
+        marks=role_marks(roles),
+        selected=(24, 4),
+        significant=ranked[:20],
     )
     return [
         [grid, RankedHeads(columns=columns, rows=rows_, selected=(24, 4))],

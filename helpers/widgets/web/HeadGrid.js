@@ -1,4 +1,4 @@
-import { colourBar, el, hideTip, ink, kept, number, ours, plainKey, ramp, shade, showTip, showTipAt, titled } from "./common.js";
+import { changed, colourBar, dressed, el, hideTip, ink, isDark, kept, number, ours, plainKey, ramp, shade, showTip, showTipAt, titled } from "./common.js";
 
 const same = (a, b) => Boolean(a && b && a[0] === b[0] && a[1] === b[1]);
 const NONE = "not defined here";
@@ -8,13 +8,26 @@ export function draw(root, data, callbacks) {
   titled(root, data.title);
   const grid = kept(root, "div", "ahd-grid", { role: "grid", tabindex: 0, "aria-label": data.title || data.measure || "heads" });
   const legend = kept(root, "div", "ahd-legend");
-  const size = sizes(root, data);
   const look = looks(root, data);
-  grid.replaceChildren(...(data.values.length ? [headNames(data, size), ...data.values.map((_, layer) => row(root, data, layer, size, look))] : []));
-  grid.style.gridTemplateColumns = `auto auto repeat(${data.values[0]?.length ?? 0}, ${size.width}px)`;
-  grid.setAttribute("aria-activedescendant", data.selected && data.values.length ? cellId(root, ...data.selected) : "");
+  if (changed(grid, { ...data, selected: null, compared: null, width: root.clientWidth, dark: isDark(root) })) cells(root, grid, data, look);
+  point(root, grid, data);
   legend.replaceChildren(...keys(data, look));
   listen(root, grid, data, callbacks);
+}
+
+function cells(root, grid, data, look) {
+  const size = sizes(root, data), rows = data.values.map((_, layer) => row(root, data, layer, size, look));
+  grid.replaceChildren(...(rows.length ? [headNames(data, size), ...rows] : []));
+  grid.style.gridTemplateColumns = `auto auto repeat(${data.values[0]?.length ?? 0}, ${size.width}px)`;
+}
+
+/** Mark the selected and the compared head. */
+function point(root, grid, data) {
+  for (const cell of grid.querySelectorAll("[aria-selected=true], [data-compared]")) dressed(cell, { "aria-selected": "false", "data-compared": null });
+  const at = (head) => head && document.getElementById(cellId(root, ...head));
+  if (at(data.selected)) dressed(at(data.selected), { "aria-selected": "true" });
+  if (at(data.compared)) dressed(at(data.compared), { "data-compared": "" });
+  dressed(grid, { "aria-activedescendant": at(data.selected)?.id });
 }
 
 /** Width and height of a cell, and which labels there is room for. */
@@ -65,8 +78,7 @@ function headNames(data, { headStep }) {
 
 function row(root, data, layer, size, look) {
   const name = el("span", { class: "ahd-layer", role: "rowheader", style: { gridRow: layer + 3, gridColumn: 2, height: `${size.height}px` } }, layer % size.rowStep ? "" : String(layer));
-  const cells = data.values[layer].map((_, head) => cell(root, data, layer, head, size, look));
-  return el("div", { role: "row", class: "ahd-row-of-cells" }, name, ...cells);
+  return el("div", { role: "row", class: "ahd-row-of-cells" }, name, ...data.values[layer].map((_, head) => cell(root, data, layer, head, size, look)));
 }
 
 const cellId = (root, layer, head) => `${(root.dataset.ahdId ??= `ahd-${Math.random().toString(36).slice(2)}`)}-${layer}-${head}`;
@@ -77,8 +89,7 @@ function cell(root, data, layer, head, size, look) {
   const text = size.digits === null || value === null ? "" : number(value, size.digits, look.signed);
   return el("div", {
     id: cellId(root, layer, head), role: "gridcell", class: "ahd-cell", "data-at": `${layer},${head}`,
-    "aria-label": tipLines(data, layer, head).join(", "), "aria-selected": String(same(here, data.selected)),
-    "data-compared": same(here, data.compared), "data-none": value === null,
+    "aria-label": tipLines(data, layer, head).join(", "), "aria-selected": "false", "data-none": value === null,
     style: { gridRow: layer + 3, gridColumn: head + 3, height: `${size.height}px`, ...(colour && { background: colour, color: ink(colour) }) },
   }, text, ...signs(data, here));
 }

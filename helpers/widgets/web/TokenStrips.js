@@ -1,4 +1,4 @@
-import { colourBar, el, hideTip, ink, isDark, kept, number, ours, plainKey, ramp, reveal, seen, shade, showTip, showTipAt, titled } from "./common.js";
+import { changed, colourBar, el, hideTip, ink, isDark, kept, number, ours, plainKey, ramp, reveal, seen, shade, showTip, showTipAt, titled } from "./common.js";
 
 const PRINT_FROM = 0.05; // weights from here on are printed below their token,
 const PRINT_MOST = 200; // in strips that have no more tokens than this
@@ -9,9 +9,7 @@ export function draw(root, data, callbacks) {
   const box = kept(root, "div", "ahd-strips", { role: "listbox", tabindex: 0, "aria-label": data.title || "tokens" });
   const legend = kept(root, "div", "ahd-legend");
   box.style.maxHeight = `${data.max_height}px`;
-  const drawn = { strips: data.strips, limit: data.limit, dark: isDark(root) };
-  if (Object.keys(drawn).some((key) => box.drawn?.[key] !== drawn[key])) {
-    box.drawn = drawn;
+  if (changed(box, { strips: data.strips, limit: data.limit, dark: isDark(root) })) {
     box.replaceChildren(...data.strips.map((one, i) => strip(root, data, one, i)));
   }
   mark(box, "data-chosen", data.chosen);

@@ -27,6 +27,13 @@ export function kept(parent, tag, name, attributes = {}) {
   return dressed(found, attributes);
 }
 
+/** Whether something is other than when this was last asked of a box; values are compared as `===` does. */
+export function changed(box, now) {
+  const before = box.drawn;
+  box.drawn = now;
+  return !before || Object.keys(now).some((key) => before[key] !== now[key]);
+}
+
 /** The title of a component; without one its place is empty. */
 export function titled(root, title) {
   const box = kept(root, "div", "ahd-title");

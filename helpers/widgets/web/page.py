@@ -29,7 +29,9 @@ _PAGE = """<!doctype html>
 <script id="data" type="application/json">{data}</script>
 <script type="module">
 {script}
+{{
 {start}
+}}
 </script>
 </body>
 </html>
