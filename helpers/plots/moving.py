@@ -8,6 +8,7 @@ from io import BytesIO
 import matplotlib.pyplot as plt
 import numpy as np
 from IPython.display import Image as Shown
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 from PIL import Image
@@ -102,19 +103,25 @@ def arch_figure(row: ArrayLike, beta: float) -> Figure:
 
 
 def _pixels(fig: Figure) -> Image.Image:
-    file = BytesIO()
-    fig.savefig(file, format="png", dpi=DPI)
+    """A figure drawn once (`savefig` draws twice)."""
+    fig.set_dpi(DPI)
+    canvas = FigureCanvasAgg(fig)
+    canvas.draw()
     plt.close(fig)
-    return Image.open(file).convert("RGB")
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
 
 
 def _in_one_palette(frames: Sequence[Image.Image]) -> list[Image.Image]:
     """Frames in the colours that are most frequent over all of them, each other colour as the nearest of these."""
-    pixels = np.stack([np.asarray(frame, dtype=np.int64) for frame in frames])
-    codes, place, counts = np.unique(pixels @ np.array([1 << 16, 1 << 8, 1]), return_inverse=True, return_counts=True)
-    colours = np.stack([codes >> 16, codes >> 8 & 255, codes & 255], axis=1)
-    kept = colours[np.argsort(-counts)[:COLOURS]]
-    numbers = cdist(colours, kept).argmin(1)[place].reshape(pixels.shape[:-1]).astype(np.uint8)
+    red, green, blue = np.moveaxis(np.stack([np.asarray(frame, dtype=np.uint32) for frame in frames]), -1, 0)
+    codes = red << 16 | green << 8 | blue
+    counts = np.bincount(codes.ravel(), minlength=1 << 24)
+    there = np.flatnonzero(counts)
+    colours = np.stack([there >> 16, there >> 8 & 255, there & 255], axis=1)
+    kept = colours[np.argsort(-counts[there])[:COLOURS]]
+    nearest = np.zeros(counts.size, dtype=np.uint8)
+    nearest[there] = cdist(colours, kept).argmin(1)
+    numbers = nearest[codes]
     images = [Image.fromarray(frame) for frame in numbers]
     for image in images:
         image.putpalette(kept.astype(np.uint8).tobytes())
