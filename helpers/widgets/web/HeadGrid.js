@@ -1,4 +1,4 @@
-import { changed, colourBar, dressed, el, hideTip, ink, isDark, kept, number, ours, plainKey, ramp, shade, showTip, showTipAt, titled } from "./common.js";
+import { changed, colourBar, dressed, el, hideTip, idOf, ink, isDark, kept, number, ours, plainKey, ramp, shade, showTip, showTipAt, titled } from "./common.js";
 
 const same = (a, b) => Boolean(a && b && a[0] === b[0] && a[1] === b[1]);
 const NONE = "not defined here";
@@ -24,7 +24,7 @@ function cells(root, grid, data, look) {
 /** Mark the selected and the compared head. */
 function point(root, grid, data) {
   for (const cell of grid.querySelectorAll("[aria-selected=true], [data-compared]")) dressed(cell, { "aria-selected": "false", "data-compared": null });
-  const at = (head) => head && document.getElementById(cellId(root, ...head));
+  const at = (head) => head && document.getElementById(idOf(root, ...head));
   if (at(data.selected)) dressed(at(data.selected), { "aria-selected": "true" });
   if (at(data.compared)) dressed(at(data.compared), { "data-compared": "" });
   dressed(grid, { "aria-activedescendant": at(data.selected)?.id });
@@ -81,14 +81,12 @@ function row(root, data, layer, size, look) {
   return el("div", { role: "row", class: "ahd-row-of-cells" }, name, ...data.values[layer].map((_, head) => cell(root, data, layer, head, size, look)));
 }
 
-const cellId = (root, layer, head) => `${(root.dataset.ahdId ??= `ahd-${Math.random().toString(36).slice(2)}`)}-${layer}-${head}`;
-
 function cell(root, data, layer, head, size, look) {
   const value = data.values[layer][head], colour = value === null ? null : look.colour(value);
   const here = [layer, head];
   const text = size.digits === null || value === null ? "" : number(value, size.digits, look.signed);
   return el("div", {
-    id: cellId(root, layer, head), role: "gridcell", class: "ahd-cell", "data-at": `${layer},${head}`,
+    id: idOf(root, layer, head), role: "gridcell", class: "ahd-cell", "data-at": `${layer},${head}`,
     "aria-label": tipLines(data, layer, head).join(", "), "aria-selected": "false", "data-none": value === null,
     style: { gridRow: layer + 3, gridColumn: head + 3, height: `${size.height}px`, ...(colour && { background: colour, color: ink(colour) }) },
   }, text, ...signs(data, here));
@@ -164,7 +162,7 @@ function listen(root, grid, data, callbacks) {
 function go(root, data, callbacks, head) {
   data.selected = head;
   callbacks.set({ selected: head });
-  showTipAt(document.getElementById(cellId(root, ...head)), tipLines(data, ...head));
+  showTipAt(document.getElementById(idOf(root, ...head)), tipLines(data, ...head));
 }
 
 /** Where a key leads, at an edge no further; null for a key that is not ours. */

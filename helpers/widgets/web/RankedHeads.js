@@ -1,24 +1,37 @@
-import { dressed, el, kept, number, ours, plainKey, reveal, titled } from "./common.js";
+import { changed, dressed, el, idOf, kept, number, ours, plainKey, reveal, titled } from "./common.js";
 
 const same = (a, b) => Boolean(a && b && a[0] === b[0] && a[1] === b[1]);
 
 /** A table of heads. `callbacks.set` gets `selected`, `sort`, `descending` and `filter`. */
 export function draw(root, data, callbacks) {
   titled(root, data.title);
-  const rows = chosenRows(data);
   const bar = kept(root, "div", "ahd-bar-of-table");
   const input = kept(bar, "input", "ahd-filter", { type: "search", placeholder: "filter: a head, a role …", "aria-label": "filter" });
   if (input.value !== data.filter && document.activeElement !== input) input.value = data.filter;
-  kept(bar, "span", "ahd-count", { "aria-live": "polite" }).textContent = `${rows.length} of ${data.rows.length}`;
+  const count = kept(bar, "span", "ahd-count", { "aria-live": "polite" });
   const box = kept(root, "div", "ahd-table", { style: { maxHeight: `${data.max_height}px` } });
   const table = kept(box, "table", "ahd-ranked", { role: "grid", tabindex: 0, "aria-label": data.title || "heads" });
+  if (changed(table, { ...data, selected: null })) fill(root, table, data, callbacks);
+  count.textContent = `${table.shown.length} of ${data.rows.length}`;
+  listen(input, table, data, callbacks);
+  point(root, box, table, data);
+}
+
+/** Headings and rows; `table.shown` is the data of the rows. */
+function fill(root, table, data, callbacks) {
+  table.shown = chosenRows(data);
   kept(table, "thead", "ahd-thead").replaceChildren(headings(data, callbacks, table));
-  const body = kept(table, "tbody", "ahd-tbody");
-  const id = (root.dataset.ahdId ??= `ahd-${Math.random().toString(36).slice(2)}`);
-  body.replaceChildren(...rows.map((row) => line(data, row, id)));
-  dressed(table, { "aria-activedescendant": data.selected && `${id}-${name(data.selected)}` });
-  listen(input, table, data, rows, callbacks);
-  showSelected(box, data);
+  kept(table, "tbody", "ahd-tbody").replaceChildren(...table.shown.map((row) => line(root, data, row)));
+}
+
+/** Mark the selected row; scroll to it when it has become another one. */
+function point(root, box, table, data) {
+  for (const old of table.querySelectorAll("tr[aria-selected=true]")) old.setAttribute("aria-selected", "false");
+  const row = data.selected && document.getElementById(idOf(root, ...data.selected)), now = String(data.selected);
+  if (row) row.setAttribute("aria-selected", "true");
+  dressed(table, { "aria-activedescendant": row?.id });
+  if (box.dataset.shown !== now) reveal(box, row, table.querySelector("thead").offsetHeight);
+  box.dataset.shown = now;
 }
 
 const columnsOf = (data) => [{ key: "rank", label: "rank", digits: 0 }, { key: "head", label: "head" }, ...data.columns];
@@ -64,9 +77,9 @@ function headings(data, callbacks, table) {
   return el("tr", {}, ...columnsOf(data).map(heading));
 }
 
-function line(data, row, id) {
+function line(root, data, row) {
   const cells = columnsOf(data).map((column) => el("td", { class: isText(row[column.key]) && "ahd-text" }, shown(row[column.key], column)));
-  return el("tr", { id: `${id}-${name(row.head)}`, "data-at": row.head.join(","), "aria-selected": String(same(row.head, data.selected)) }, ...cells);
+  return el("tr", { id: idOf(root, ...row.head), "data-at": row.head.join(","), "aria-selected": "false" }, ...cells);
 }
 
 const isText = (value) => typeof value === "string";
@@ -80,7 +93,7 @@ function shown(value, { key, digits, signed }) {
 
 // ---- pointer and keys
 
-function listen(input, table, data, rows, callbacks) {
+function listen(input, table, data, callbacks) {
   input.oninput = () => callbacks.set({ filter: input.value });
   input.onkeydown = (event) => event.stopPropagation();
   table.onclick = (event) => {
@@ -88,19 +101,12 @@ function listen(input, table, data, rows, callbacks) {
     if (at) callbacks.set({ selected: at });
   };
   table.onkeydown = (event) => {
-    const to = moved(plainKey(event), rows, data.selected);
+    const to = moved(plainKey(event), table.shown, data.selected);
     if (!to) return;
     ours(event);
     data.selected = to;
     callbacks.set({ selected: to });
   };
-}
-
-/** Scroll to the selected row when it has become another one. */
-function showSelected(box, data) {
-  const now = String(data.selected);
-  if (box.dataset.shown !== now) reveal(box, box.querySelector("[aria-selected=true]"), box.querySelector("thead").offsetHeight);
-  box.dataset.shown = now;
 }
 
 function moved(key, rows, selected) {

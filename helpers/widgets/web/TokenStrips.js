@@ -1,4 +1,4 @@
-import { changed, colourBar, el, hideTip, ink, isDark, kept, number, ours, plainKey, ramp, reveal, seen, shade, showTip, showTipAt, titled } from "./common.js";
+import { changed, colourBar, el, hideTip, idOf, ink, isDark, kept, number, ours, plainKey, ramp, reveal, seen, shade, showTip, showTipAt, titled } from "./common.js";
 
 const PRINT_FROM = 0.05; // weights from here on are printed below their token,
 const PRINT_MOST = 200; // in strips that have no more tokens than this
@@ -31,13 +31,11 @@ function namesAt(one) {
   return names;
 }
 
-const tokenId = (root, at) => `${(root.dataset.ahdId ??= `ahd-${Math.random().toString(36).slice(2)}`)}-${at.join("-")}`;
-
 function token(root, data, one, at, names, colours, print) {
   const weight = one.weights[at[1]], colour = weight === null ? null : shade(colours, weight / data.limit);
   const value = print && weight >= PRINT_FROM ? weight.toFixed(2) : "";
   return el("span", {
-    class: "ahd-token", role: "option", id: tokenId(root, at), "data-at": at.join(","), "data-none": weight === null,
+    class: "ahd-token", role: "option", id: idOf(root, ...at), "data-at": at.join(","), "data-none": weight === null,
     "data-query": one.query === at[1], "aria-label": lines(data, at).join(", "),
     style: colour ? { background: colour, color: ink(colour) } : {},
   }, el("small", { class: "ahd-name" }, names?.join(" ") ?? ""), el("bdi", {}, seen(one.tokens[at[1]])), ...(print ? [el("small", {}, value)] : []));

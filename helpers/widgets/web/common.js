@@ -34,6 +34,12 @@ export function changed(box, now) {
   return !before || Object.keys(now).some((key) => before[key] !== now[key]);
 }
 
+/** The id of something in a component, which no other component of the page has. */
+export function idOf(root, ...place) {
+  root.dataset.ahdId ??= `ahd-${Math.random().toString(36).slice(2)}`;
+  return [root.dataset.ahdId, ...place].join("-");
+}
+
 /** The title of a component; without one its place is empty. */
 export function titled(root, title) {
   const box = kept(root, "div", "ahd-title");
