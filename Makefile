@@ -3,13 +3,14 @@
 #   make test    every test
 #   make run MODEL=smollm2   the same on a real language model (fetched once: 93 MB, and 0.5 GB in the user's cache)
 .DEFAULT_GOAL := help
-.PHONY: help run circuit reproduce test quick mutate lab notebooks measure bench lint demo-model smollm2 badges clean
+.PHONY: help run circuit reproduce test quick mutate lab notebooks book measure bench lint demo-model smollm2 badges clean
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 READY_TO_TEST := $(VENV)/.ready-to-test
+READY_TO_BUILD := $(VENV)/.ready-to-build
 BROWSER := $(VENV)/.browser
 SMOLLM2 := $(VENV)/.smollm2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -60,6 +61,9 @@ lab: $(READY)    ## JupyterLab on the notebooks
 notebooks: $(READY)  ## re-execute every notebook in place
 	@$(BIN)/python notebooks/refresh.py
 
+book: $(READY_TO_BUILD)  ## the web site of notebooks, glossary and reference, in build/book: opens from disk, no network
+	@OMP_NUM_THREADS=1 $(BIN)/python book/build.py
+
 bench: $(READY_TO_TEST)  ## time and memory of recording and patching against named alternatives
 	@$(TRY_SMOLLM2)
 	@$(BIN)/python tests/benchmarks/attention.py
@@ -88,7 +92,11 @@ $(READY): $(BIN)/python requirements.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet -r requirements.txt
 	@touch $@
 
-$(READY_TO_TEST): $(READY) tests/requirements.txt
+$(READY_TO_BUILD): $(READY) book/requirements.txt
+	$(BIN)/python -m pip install --quiet -r book/requirements.txt
+	@touch $@
+
+$(READY_TO_TEST): $(READY) tests/requirements.txt book/requirements.txt
 	$(BIN)/python -m pip install --quiet -r tests/requirements.txt
 	@touch $@
 

@@ -20,6 +20,7 @@ from hooks import source_of  # noqa: E402
 from stage import published  # noqa: E402
 
 project = "Attention heads in two numbers"
+author = "the contributors; MIT licence"
 html_show_copyright = False
 html_title = project
 html_short_title = project
@@ -97,6 +98,7 @@ html_theme_options = {
     }
     if REPOSITORY
     else {},
+    "navbar_persistent": [],
     "use_download_button": False,
     "use_fullscreen_button": False,
     "home_page_in_toc": True,

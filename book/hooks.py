@@ -6,12 +6,12 @@ import importlib
 import inspect
 import posixpath
 import shutil
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import mathjax
 from docutils import nodes
+from reference import names_of
 from sphinx import addnodes
 from sphinx.errors import NoUri
 from sphinx.pycode import ModuleAnalyzer
@@ -50,19 +50,12 @@ def as_written(app: Any, what: str, name: str, obj: Any, options: Any, signature
 
 
 def comment_of_data(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """A public value is described by the comment (``#:``) above it, in the module that defines it."""
-    if what == "data":  # else the docstring of its class would stand there
-        lines[:] = comments().get(name.rpartition(".")[2], [])
-
-
-@cache
-def comments() -> dict[str, list[str]]:
-    """Name of a value -> the comment above it. (No name has two meanings in the package.)"""
-    found: dict[str, list[str]] = {}
-    for file in Path(helpers.__file__).parent.rglob("*.py"):
-        docs = ModuleAnalyzer.for_file(file, file.stem).find_attr_docs()
-        found |= {name: lines for (inside, name), lines in docs.items() if not inside}
-    return found
+    """A public value is described by the comment (``#:``) above it, in the module that the group's stub names."""
+    face, _, last = name.rpartition(".")
+    stub = Path(helpers.__file__).parents[1].joinpath(*face.split("."), "__init__.pyi")
+    if what == "data" and stub.exists():  # else the docstring of the value's class would stand there
+        module = names_of(stub)[last]
+        lines[:] = ModuleAnalyzer.for_module(f"{face}.{module}").find_attr_docs().get(("", last), [])
 
 
 def bars(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
@@ -124,7 +117,7 @@ def source_of(domain: str, info: dict[str, str], address: str, root: Path) -> st
     try:
         for part in info["fullname"].split("."):
             thing = getattr(thing, part)
-        thing = getattr(thing, "fget", thing)
+        thing = inspect.unwrap(getattr(thing, "fget", thing))
         lines, first = inspect.getsourcelines(thing)
         file = Path(inspect.getsourcefile(thing) or "").resolve().relative_to(root)
     except (AttributeError, TypeError, OSError, ValueError):

@@ -6,6 +6,7 @@ import ast
 import importlib
 import inspect
 from collections import defaultdict
+from functools import cache
 from pathlib import Path
 
 PAGE = """\
@@ -42,6 +43,7 @@ def pages(package: Path) -> dict[str, str]:
     return found | {"reference/index.md": INDEX.format(intro=ABOUT, pages=listed)}
 
 
+@cache
 def names_of(stub: Path) -> dict[str, str]:
     """Public name -> module that it is imported from, relative to the stub's package ("" for a module itself).
 
@@ -70,16 +72,17 @@ def page(face: str, faces: dict[str, dict[str, str]]) -> str:
 
 def section(face: str, module: str, names: list[str]) -> str:
     """The names of one module, each with the directive for what it is."""
-    if module == f"{face}.{names[0]}":  # a module is itself the public name
-        text = f".. automodule:: {module}\n   :members:\n   :member-order: bysource"
-    else:
-        text = "\n\n".join(directive(face, name) for name in names)
+    text = "\n\n".join(directive(face, module, name, names) for name in names)
     about = first_sentence(importlib.import_module(module))
     return f"## {module}\n\n{about}\n\n```{{eval-rst}}\n.. currentmodule:: {face}\n\n{text}\n```"
 
 
-def directive(face: str, name: str) -> str:
-    """The autodoc directive of a name."""
+def directive(face: str, module: str, name: str, names: list[str]) -> str:
+    """The autodoc directive of a name; of a module that is itself public, with all in it that has no entry of its own."""
+    if module == f"{face}.{name}":
+        others = ", ".join(other for other in names if other != name)
+        members = "   :members:\n   :member-order: bysource" + (f"\n   :exclude-members: {others}" if others else "")
+        return f".. automodule:: {module}\n{members}\n\n.. currentmodule:: {face}"
     thing = getattr(importlib.import_module(face), name)
     if inspect.isclass(thing):
         return f".. autoclass:: {name}\n   :members:\n   :member-order: bysource"

@@ -18,6 +18,7 @@ CARDS = ("helpers/measured/**/*.md", "helpers/demo/weights/README.md", "helpers/
 PICTURES = ("notebooks/images/*.png",)
 PART = re.compile(r"<!-- README: (.+) -->")
 CARD = "<!-- cards -->"
+APP = "\n![The app: prompts on top, a grid of heads, one head's plane and rows](images/playground.png)\n"
 SHORT = re.compile(r"\[(\d\d)\](?!\()")
 ROW = re.compile(r"\| \[[^]]*\]\(notebooks/(?P<name>[^)]*)\) \| (?P<question>.*) \|$", re.MULTILINE)
 
@@ -67,7 +68,7 @@ def filled(text: str, readme: str, root: Path, notebooks: list[str]) -> str:
     places = {Path(path).name[:2]: path for path in notebooks}
     text = SHORT.sub(lambda mark: f"[{mark[1]}]({places[mark[1]]})" if mark[1] in places else mark[0], text)
     text = PART.sub(lambda mark: part(readme, mark[1]), text)
-    return text.replace(CARD, "\n".join(card(root, path, readme) for path in notebooks))
+    return text.replace(CARD, "\n".join(card(root, path, readme) for path in notebooks)) if CARD in text else text
 
 
 def part(readme: str, heading: str) -> str:
@@ -125,11 +126,10 @@ def is_live(cell: Any) -> bool:
 
 def live_note(cell: Any, launch: str) -> str:
     """What stands in the place of widgets; the picture of a slider is beside it, that of the app is shown here."""
-    what = "sliders and menus" if "interact(" in cell.source else "the app"
-    note = f":::{{admonition}} Live in a running notebook\n:class: note live\n{what.capitalize()} need a kernel: {launch}.\n"
-    if what == "the app":
-        note += "\n![The app: prompts on top, a grid of heads, one head's plane and rows](images/playground.png)\n"
-    return note + ":::\n"
+    sliders = "interact(" in cell.source
+    what = "Sliders and menus need" if sliders else "The app needs"
+    note = f":::{{admonition}} Live in a running notebook\n:class: note live\n{what} a kernel: {launch}.\n"
+    return note + ("" if sliders else APP) + ":::\n"
 
 
 def how_to_run(root: Path, path: str) -> str:
