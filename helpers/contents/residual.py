@@ -158,12 +158,22 @@ def attribute(
     Raises:
         ValueError: one sentence, as `writers`, or if logits are not one norm and one linear map of the stream.
     """
+    readers = answer_readers(model, run, rows, words)
+    return (torch.stack([run.effective(layer)[rows, -1] for layer in range(model.n_layers)], 1) * readers).sum(-1)
+
+
+def answer_readers(
+    model: LanguageModel, run: Trace, rows: Sequence[int], words: Sequence[Words]
+) -> Float[Tensor, "prompt layer head d_head"]:
+    """What a unit of each head's effective output (`Trace.effective`) at END adds to logit(answer) - logit(foil): W_O d.
+
+    Args, Raises: as `attribute`.
+    """
     found = []
     direction: Tensor | None = None
-    for layer, writer in enumerate(writers(model, run)):
-        z = run.effective(layer)[rows, -1]
+    for writer in writers(model, run):
         direction = _direction(model, run, rows, words) if direction is None else direction
-        found.append((z * torch.einsum("hdm,pm->phd", writer.matrix, direction)).sum(-1))
+        found.append(torch.einsum("hdm,pm->phd", writer.matrix, direction))
     return torch.stack(found, 1)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from helpers.models.interface import Collector, LastRowsTaken, attentions, collecting
+from helpers.models.interface import Collector, LastRowsTaken, Queries, attentions, collecting
 
 #: Kinds of model whose attention goes through the registry, but whose eager weights are not what the heads use.
 OTHERWISE = {
@@ -28,8 +28,8 @@ class Rows:
     """Attention rows of one batch, on the CPU.
 
     Attributes:
-        rows: ``(prompt, layer, head, key)``, or ``(prompt, layer, head, query, key)`` for all queries, in the
-            model's dtype.
+        rows: ``(prompt, layer, head, key)``, or ``(prompt, layer, head, query, key)`` for several queries or all, in
+            the model's dtype.
         visible: which keys each query can see in each layer, by the mask that was used: ``(prompt, layer, key)``,
             or ``(prompt, layer, query, key)``.
         layers: the number of each layer in ``rows``; a hybrid model has layers without attention.
@@ -62,18 +62,18 @@ def supports_fused(hf_model: Any) -> str:
 
 
 def rows_of(
-    hf_model: Any, ids: Tensor, at: Sequence[int] | None, *, logits: bool = False, sink_is_a_key: bool = True
+    hf_model: Any, ids: Tensor, at: Queries | None, *, logits: bool = False, sink_is_a_key: bool = True
 ) -> Rows:
     """Attention rows of the query positions asked for, of every layer and head, from one forward pass.
 
     row(key) = softmax over the visible keys of (q_t · k) · scaling, as the model's own eager attention computes it.
-    The pass stops at the last rows unless logits are wanted. With one query a prompt memory grows with T, not T².
+    The pass stops at the last rows unless logits are wanted. With a few queries a prompt memory grows with T, not T².
 
     Args:
         hf_model: a causal language model of transformers, in evaluation mode, not wrapped.
         ids: token ids ``(prompt, token)``; prompts of one length, without padding.
-        at: the query position of each prompt, or None for all positions of all (which keeps (T, T) weights, and is
-            eager attention).
+        at: the query position of each prompt, or as many positions for each, or None for all positions of all (which
+            keeps (T, T) weights, and is eager attention).
         logits: also return the logits at END, the last position.
         sink_is_a_key: what to do with the weight that goes to an attention sink, which is no token. True: leave the
             weights on the tokens as they are, so that a row sums to 1 minus the sink's weight. False: divide by that
@@ -100,12 +100,15 @@ def rows_of(
     return Rows(collector.rows, collector.visible, tuple(numbers), said)
 
 
-def _check(ids: Tensor, at: Sequence[int] | None) -> None:
+def _check(ids: Tensor, at: Queries | None) -> None:
     if ids.ndim != 2 or not ids.numel() or ids.is_floating_point():
         raise ValueError(f"ids: expected token ids of shape (prompt, token), got {ids.dtype} {tuple(ids.shape)}")
     if at is not None and len(at) != len(ids):
         raise ValueError(f"at: expected one query position for each of {len(ids)} prompts, got {len(at)}")
-    wrong = [t for t in at or () if not 0 <= t < ids.shape[1]]
+    several = [[*t] if isinstance(t, Sequence) else [t] for t in at or ()]
+    if len({*map(len, several)}) > 1 or [] in several:
+        raise ValueError(f"at: expected as many query positions for every prompt, got {[*map(len, several)]}")
+    wrong = [t for some in several for t in some if not 0 <= t < ids.shape[1]]
     if wrong:
         raise ValueError(f"at: expected positions from 0 to {ids.shape[1] - 1}, got {wrong[0]}")
 

@@ -23,6 +23,9 @@ IMPLEMENTATION = "attention_head_diagnostics"
 #: Queries at a time where fused attention can't take all at once: windows, soft-capping, sinks.
 BLOCK = 128
 
+#: The query position of each prompt, or several of each, as many for all.
+Queries = Sequence[int] | Sequence[Sequence[int]]
+
 #: A mask's rule: from indices of prompts, heads, queries and keys, which broadcast, to "the query sees the key".
 Rule = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
@@ -168,7 +171,7 @@ class Collector:
 
     Args:
         layers: numbers of the layers with attention, in order.
-        at: query position of each prompt, or None for all.
+        at: query position of each prompt, or several of each, or None for all.
         fused: the model's output may be made by fused attention.
         stop: raise `LastRowsTaken` after the last layer's rows.
         sink_is_a_key: see `helpers.models.fused.rows_of`.
@@ -178,7 +181,7 @@ class Collector:
     visible: Tensor
 
     def __init__(
-        self, layers: Sequence[int], at: Sequence[int] | None, *, fused: bool, stop: bool, sink_is_a_key: bool
+        self, layers: Sequence[int], at: Queries | None, *, fused: bool, stop: bool, sink_is_a_key: bool
     ) -> None:
         self.layers, self.left, self.at = list(layers), set(layers), at
         self.can_fuse, self.stop, self.sink_is_a_key = fused, stop, sink_is_a_key
@@ -192,9 +195,13 @@ class Collector:
             output, weights = layer.eager(positions, everything, layer.value)
             self._keep(layer, weights, layer.visible(positions))
             return output
-        positions = torch.tensor(self.at, device=layer.query.device)[:, None]
+        at = torch.tensor(self.at, device=layer.query.device)
+        positions = at.reshape(n, -1)
         _, weights = layer.eager(positions, everything, layer.value[..., :1])  # its output is not used
-        self._keep(layer, weights[:, :, 0], layer.visible(positions)[:, 0])
+        visible = layer.visible(positions)
+        if at.ndim == 1:
+            weights, visible = weights[:, :, 0], visible[:, 0]
+        self._keep(layer, weights, visible)
         fused = self.can_fuse and layer.options.get("softcap") is None
         return layer.fused() if fused and not callable(layer.mask) else layer.in_blocks(fused=fused)
 
