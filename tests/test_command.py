@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import pandas as pd
 import pytest
 import torch
 from matplotlib.figure import Figure
-from models import random_rows, toy_prompt
+from models import random_rows, save_gpt2, toy_prompt
 from safetensors import SafetensorError
 
 import helpers.__main__ as command
@@ -208,13 +208,13 @@ REFUSED: dict[str, tuple[Callable[[], list[str]], str]] = {
     "one line": (lambda: _files(control=b"Mary saw\n"), "control: expected at least 2 prompts, for a spread over prompts, c.txt has 1"),
     "not UTF-8": (lambda: _files(active="Zoë saw".encode("utf-16")), "a.txt: expected a text file in UTF-8, one prompt a line"),
     "Latin-1": (lambda: _files(active="Zoë saw".encode("latin-1")), "a.txt: expected a text file in UTF-8, one prompt a line"),
-    "no record": (lambda: ["--record", "nowhere"], "path: no attention record at 'nowhere"),
-    "record without files": (lambda: _record(None), "path: no attention record at 'old/records/active.safetensors'"),
+    "no record": (lambda: ["--record", "nowhere"], "--record: expected an earlier results folder, got 'nowhere' (no attention record at 'nowhere')"),
+    "record without files": (lambda: _record(None), "--record: expected an earlier results folder, got 'old' (no attention record at 'old/records/active.safetensors')"),
     "prompts beside records": (lambda: [*_files(), *_record(b"x")], "--record: expected no prompt files beside records, which hold their own, got --active, --control"),
     "file as out": (lambda: [*_files(), "--out", "a.txt"], "out: expected a new folder or an earlier results folder, got 'a.txt', which is a file"),
     "out below a file": (lambda: [*_files(), "--out", "a.txt/b/c"], "out: expected a folder that can be written, got 'a.txt/b/c' (Not a directory)"),
     "out below no folder of this system": (lambda: ["--out", "/proc/self/none/out"], "out: expected a folder that can be written, got '/proc/self/none/out' ("),
-    "broken record": (lambda: _record(b"x"), "path: expected an attention record of format attention-record/1, got 'old/records/active.safetensors'"),
+    "broken record": (lambda: _record(b"x"), "--record: expected an earlier results folder, got 'old' (expected an attention record of format attention-record/1, got 'old/records/active.safetensors')"),
     "no circuit": (lambda: ["--circuit", "nowhere"], "circuit: expected a folder that make circuit wrote (heads.csv, circuit.json), got 'nowhere'"),
     "results as circuit": (lambda: ["--circuit", _foreign()[1]], "circuit: expected a folder that make circuit wrote"),
     "circuit of another shape": (lambda: ["--circuit", "gpt2-small"], "circuit: expected heads of a model of shape (3, 4) (layers, heads), got \"IOI, the post's 23\" of shape (12, 12)"),
@@ -222,7 +222,7 @@ REFUSED: dict[str, tuple[Callable[[], list[str]], str]] = {
     "long prompt file": (lambda: ["--active", "x" * 300, "--control", "x" * 300], f"--active {'x' * 300}: expected a text file in UTF-8, one prompt a line, got a file that can't be read (File name too long)"),
     "long out": (lambda: ["--out", "x" * 300], f"out: expected a folder that can be written, got '{'x' * 300}' (File name too long)"),
     "long out inside": (lambda: ["--out", f"a/{'x' * 300}/b"], "/b' (File name too long)"),
-    "long record": (lambda: ["--record", "x" * 300], "path: no attention record at 'xxx"),
+    "long record": (lambda: ["--record", "x" * 300], "(no attention record at 'xxx"),
     "long circuit": (lambda: ["--circuit", "x" * 300], "circuit: expected a folder that make circuit wrote"),
     "nobody's home": (lambda: ["--out", "~nobody_/x"], "out: expected a folder that can be written, got '~nobody_/x' (there is no such home folder)"),
     "no such BOS": (lambda: ["--bos", "nosuch"], "--bos: expected a token or id of this model's vocabulary, got 'nosuch'"),
@@ -339,6 +339,24 @@ def test_files_as_people_have_them(
     assert all(p.tokens[-1].strip() for p in load_records("mes résultats")[0].prompts)
     assert said in heard.out
     assert Path("mes résultats/report.txt").read_text(encoding="utf-8") in heard.out
+
+
+def test_curly_quotes_and_names_of_several_tokens(
+    gpt2_tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With a tokenizer of parts of words they are text like any other: END is the last word, and lengths are noted."""
+    model = load_model(str(save_gpt2(tmp_path / "tiny", gpt2_tokenizer, n_layer=1, n_head=2, n_embd=8)))
+    monkeypatch.setattr(command, "load_model", lambda name: model)
+    active = [
+        "“Oluwaseun and Tom’s” friend met Tom, Tom sent a note to",
+        "Eva and Tom’s friend met Tom, Tom sent a note to",
+    ]
+    files = [write_prompts(tmp_path / f"{side}.txt", active) for side in ("a", "c")]
+    assert main(["run", "--active", files[0], "--control", files[1], "--out", "out"]) == 0
+    prompts = load_records("out")[0].prompts
+    assert [p.prompt.text for p in prompts] == active
+    assert {p.tokens[-1] for p in prompts} == {" to"}
+    assert "The prompts differ in length" in capsys.readouterr().out
 
 
 def test_the_same_file_on_both_sides(loaded: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -467,6 +485,70 @@ def test_stopped_or_out_of_room_at_any_stage(
         assert {path: path.is_file() and path.read_bytes() for path in Path().rglob("*")} == before
 
 
+@pytest.fixture
+def unreadable(loaded: list[str]) -> Iterator[Path]:
+    """An earlier results folder, and a prompt file, that one may not read or change."""
+    assert main(["run", "--model", "m", "--n", "4", "--out", "old"]) == 0
+    write_prompts(Path("a.txt"), [MARY, KATE])
+    for name in ("a.txt", "old"):
+        Path(name).chmod(0)
+    Path().chmod(0o555)
+    yield Path("old")
+    Path().chmod(0o755)
+    Path("old").chmod(0o755)
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.access("/root", os.W_OK), reason="a superuser may read and write all"
+)
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (["--active", "a.txt", "--control", "a.txt"], "--active a.txt: expected a text file in UTF-8, one prompt a line, got a file that can't be read"),
+        (["--out", "old"], "out: expected a folder that can be written, got 'old'"),
+        (["--out", "new"], "out: expected a folder that can be written, got 'new'"),
+        (["--record", "old"], "--record: expected an earlier results folder, got 'old'"),
+    ],
+)  # fmt: skip
+def test_without_permission(
+    given: list[str], sentence: str, unreadable: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """To read the prompts, to look into the results, to write beside them: one sentence with the reason."""
+    capsys.readouterr()
+    assert main(["run", "--model", "m", *given]) == 2
+    said = refusal(capsys.readouterr().err)
+    assert said.startswith(f"error: {sentence}")
+    assert "Permission denied)" in said
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit to the size of a file")
+def test_a_disk_that_fills_up_while_results_are_written(
+    loaded: list[str], tiny: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The system itself refuses one byte of each file in turn: status 2, one sentence, and the earlier results are whole."""
+    import resource
+
+    assert main(["run", "--model", "m", "--n", "4"]) == 0
+    before = {path: path.is_file() and path.read_bytes() for path in Path().rglob("*")}
+    sizes = {len(content) for content in before.values() if content}
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for size in sorted(sizes):
+
+        def load(name: str, size: int = size) -> Any:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size - 1, most))
+            return tiny
+
+        capsys.readouterr()
+        monkeypatch.setattr(command, "load_model", load)
+        try:
+            assert main(["run", "--model", "m", "--n", "4"]) == 2
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+        assert refusal(capsys.readouterr().err).startswith("error: out: 'results' can't be written, and is as it was")
+        assert {path: path.is_file() and path.read_bytes() for path in Path().rglob("*")} == before
+    assert len(sizes) >= 5
+
+
 def test_two_runs_into_one_folder(loaded: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """The second is told so before its model is loaded; the first is not disturbed."""
     said: list[int] = []
@@ -511,15 +593,14 @@ def test_consoles_that_are_full_or_closed(ends: str, loaded: list[str]) -> None:
 def test_processes_that_are_cut_short(tiny_folder: Path, loaded: list[str]) -> None:
     """A real pipe that is closed after a line, in ASCII: results saved, no traceback; SIGTERM while loading: nothing is left."""
     assert main(["run", "--model", "m", "--n", "4", "--out", "old"]) == 0
-    python = [sys.executable, "-m", "helpers", "run"]
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONIOENCODING": "ascii"}
-    replay = shlex.join([*python, "--record", "old", "--out", "ρ"])
+    replay = shlex.join([sys.executable, "-c", QUICKLY, "run", "--record", "old", "--out", "ρ"])
     done = subprocess.run(f"{replay} | head -1", shell=True, capture_output=True, check=False, env=environment)
     assert done.stdout.startswith(b"model ")
     assert done.stderr.decode().count("\n") == 1, done.stderr
     assert Path("ρ/report.txt").is_file()
     with subprocess.Popen(
-        [*python, "--model", str(tiny_folder)],
+        [sys.executable, "-m", "helpers", "run", "--model", str(tiny_folder)],
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

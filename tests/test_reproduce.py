@@ -1,4 +1,4 @@
-"""``python -m helpers reproduce`` from a model to its exit status: a random model of GPT-2 small's shape, run once."""
+"""``python -m helpers reproduce`` from a model to its exit status: a random model with GPT-2 small's heads, run once."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Run:
 
 
 @pytest.fixture(scope="module")
-def live(gpt2_like_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+def live(narrow_gpt2_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     """``reproduce`` with the random folder under the name "gpt2-small"; figures are left out, and no model is loaded again."""
     records: list[AttentionRecord] = []
     measure = command.record_attention
@@ -66,7 +66,7 @@ def live(gpt2_like_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> It
             "all_figures",
             lambda experiment: {"empty": Figure(figsize=(1, 1))},
         )
-        patch.setitem(load.ALIASES, "gpt2-small", str(gpt2_like_folder))
+        patch.setitem(load.ALIASES, "gpt2-small", str(narrow_gpt2_folder))
         patch.setattr(command, "record_attention", spy)
         status = main(["reproduce", "--out", str(folder)])
         patch.setattr(command, "load_model", lambda name: pytest.fail("a replay loaded a model"))
