@@ -189,7 +189,11 @@ def _reading_notes(sides: Sequence[Sequence[Prompt]]) -> list[str]:
 
 def _saved(folder: Path) -> tuple[AttentionRecord, AttentionRecord]:
     """The records of an earlier run, of enough prompts."""
-    records = load_records(folder)
+    try:
+        records = load_records(folder)
+    except (OSError, ValueError) as error:
+        what = sentence(error).removeprefix("path: ")
+        raise ValueError(f"--record: expected an earlier results folder, got {str(folder)!r} ({what})") from None
     for name, record in zip(SIDES, records, strict=True):
         if len(record.prompts) < 2:
             raise ValueError(

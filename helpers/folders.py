@@ -23,13 +23,14 @@ def check_folder(out: str | Path, marker: str, form: str) -> None:
         marker: a JSON file in it whose ``format`` says ``form``.
 
     Raises:
-        ValueError: if it exists, is not empty and has no such marker.
+        ValueError: if it exists, is not empty and has no such marker, or if it can't be looked into.
     """
     folder = resolve_folder(out)
-    if folder.is_dir():
-        places = folder, *(scratch / "old" for scratch in _scratches(folder))
-        if not _content(folder) or any(_is_ours(place / marker, form) for place in places):
+    try:
+        if folder.is_dir() and _is_replaceable(folder, marker, form):
             return
+    except OSError as error:
+        raise _no_folder(out, error) from None
     if os.path.lexists(folder):
         what = "which holds other files" if folder.is_dir() else "which is a file"
         raise ValueError(f"out: expected a new folder or an earlier results folder, got {str(out)!r}, {what}")
@@ -255,6 +256,11 @@ def kept_in(work: str | Path | None, key: str) -> Iterator[Kept]:
 
 def _is_free(folder: Path, mark: Path, key: str) -> bool:
     return mark.read_text() == key if mark.is_file() else not any(folder.iterdir())
+
+
+def _is_replaceable(folder: Path, marker: str, form: str) -> bool:
+    places = folder, *(scratch / "old" for scratch in _scratches(folder))
+    return not _content(folder) or any(_is_ours(place / marker, form) for place in places)
 
 
 def _is_ours(marker: Path, form: str) -> bool:
