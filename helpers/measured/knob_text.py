@@ -12,14 +12,13 @@ from jaxtyping import Int
 from torch import Tensor
 
 from helpers.demo.corpus import documents, split_words
-from helpers.demo.train import N_CTX
 
 #: How many long stretches are taken from each text, in order.
 TEXTS = {"alice": 4, "constitution": 1, "prose": 3}
 #: Tokens of a long and of a short stretch, BOS among them, and where in a long one the short ones begin.
 LONG, SHORT, BEGINNINGS = 4096, 256, (1, 2048)
-#: Documents of the demo model's corpus, and the seed they are drawn with; training draws with "SEED/STEP".
-DOCUMENTS, DOCUMENT_SEED = 64, "knob"
+#: Documents of the demo model's corpus, their tokens, and the seed they are drawn with; training draws with "SEED/STEP".
+DOCUMENTS, DOCUMENT_TOKENS, DOCUMENT_SEED = 64, 48, "knob"
 
 
 class Stretch(NamedTuple):
@@ -58,12 +57,12 @@ def short_stretches(long: list[Stretch]) -> list[Stretch]:
 
 
 def demo_documents(tokenizer: Any) -> list[Stretch]:
-    """Documents of three sentences that fill the demo model's context, cut there as in training; none was trained on."""
+    """Documents of three sentences and at least `DOCUMENT_TOKENS` tokens, cut there; drawn with another seed than in training."""
     rng, found = random.Random(DOCUMENT_SEED), []
     while len(found) < DOCUMENTS:
         ids = tokenizer.convert_tokens_to_ids(split_words(documents(rng, 1, 3)[0]))
-        if len(ids) >= N_CTX - 1:
-            found.append(Stretch("corpus", 0, (tokenizer.bos_token_id, *ids[: N_CTX - 1])))
+        if len(ids) >= DOCUMENT_TOKENS - 1:
+            found.append(Stretch("corpus", 0, (tokenizer.bos_token_id, *ids[: DOCUMENT_TOKENS - 1])))
     return found
 
 
