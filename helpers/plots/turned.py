@@ -25,7 +25,7 @@ def knob_figure(turned: TurnedHead, beta: float) -> Figure:
     """
     at = list(turned.betas).index(beta)
     fig = plt.figure(figsize=(9, 4.6))
-    top, bottom = np.ravel(fig.subfigures(2, 1, height_ratios=[1, 1.7]))
+    [top], [bottom] = fig.subfigures(2, 1, squeeze=False, height_ratios=[1, 1.7])
     strips = top.subplots()
     labels = ["β = 1", f"β = {beta:g}"]
     plot_token_strips(strips, turned.rows[[turned.plain, at]], tokens=[turned.tokens] * 2, labels=labels, size=8)
