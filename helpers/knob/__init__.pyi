@@ -1,5 +1,6 @@
 """The public names of `helpers.knob`."""
 
+from .directions import knob_ratio as knob_ratio
 from .lengths import LengthRows as LengthRows
 from .lengths import kl_at_lengths as kl_at_lengths
 from .lengths import length_slopes as length_slopes
