@@ -223,6 +223,13 @@ def test_grids_fit(show: Any, shape: tuple[int, int], width: int) -> None:
     labels = "labels => labels.filter(l => l.textContent).map(l => l.getBoundingClientRect().left)"
     lefts = np.array(page.locator(".ahd-head").evaluate_all(labels))
     assert np.diff(lefts).min() >= 12
+    last = page.locator(".ahd-grid .ahd-cell").last
+    last.scroll_into_view_if_needed()
+    page.set_viewport_size(
+        {"width": width, "height": int(sum(last.bounding_box()[side] for side in ("y", "height"))) + 3}
+    )
+    last.hover()  # in the lowest corner of the window
+    assert tip(page)[0] == f"head {shape[0] - 1}.{shape[1] - 1}"
 
 
 def test_keys_move_between_heads(show: Any) -> None:
@@ -507,7 +514,7 @@ def test_downloading(show: Any) -> None:
 
 
 def test_widgets_answer_their_model(show: Any) -> None:
-    """As anywidget calls it: traits are drawn, changes of them drawn again, a click is set and sent, and the end is clean."""
+    """As anywidget calls it: traits are drawn, and again when they or the theme change; a click is set and sent; the end is clean."""
     page = show()
     page.goto("about:blank")
     grid = HeadGrid(values=[[0.1, 0.2]], selected=(0, 0))
@@ -520,6 +527,11 @@ def test_widgets_answer_their_model(show: Any) -> None:
     assert selected(page, ".ahd-grid") == ["0,1"]
     page.evaluate("() => window.model.set('values', [[1, 2, 3]])")
     page.locator("[data-at='0,2']").wait_for()
+    colour = "() => getComputedStyle(document.querySelector('[data-at=\"0,0\"]')).backgroundColor"
+    before = page.evaluate(colour)
+    page.evaluate("() => document.body.style.setProperty('--jp-layout-color0', '#111')")
+    page.evaluate("() => document.body.setAttribute('data-jp-theme-light', 'false')")  # as JupyterLab's themes do
+    page.wait_for_function(f"before => ({colour})() !== before", arg=before)
     page.evaluate("() => window.end()")
     page.evaluate("() => window.model.set('values', [[1]])")
     settled(page)
