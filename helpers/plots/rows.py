@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.patheffects import withStroke
 from numpy.typing import ArrayLike
 
@@ -105,11 +107,23 @@ def plot_numbered_points(ax: Axes, kl: ArrayLike, chi: ArrayLike, *, size: float
     return ax
 
 
+def drawable(text: str) -> str:
+    """A text in which letters that the figures' font lacks stand by their numbers, such as U+65E5; a browser shows them."""
+    known = _letters()
+    return "".join(letter if ord(letter) in known else f"U+{ord(letter):04X} " for letter in text).rstrip()
+
+
+@cache
+def _letters() -> frozenset[int]:
+    """Code points that the figures' font has."""
+    return frozenset(get_font(findfont(FontProperties())).get_charmap())
+
+
 def _cell(ax: Axes, x: int, y: int, word: str, weight: float, *, print_from: float, size: float) -> None:
     """One token, and its weight below it where that is worth a number."""
     colour = "white" if weight > 0.6 else BLACK
-    text = READABLE.get(word, word.strip() or repr(word))
+    text = READABLE.get(word) or drawable(word.strip() or repr(word))
     number = weight >= print_from
-    ax.text(x, y - 0.12 * number, text, ha="center", va="center", fontsize=size, color=colour)
+    ax.text(x, y - 0.12 * number, text, ha="center", va="center", fontsize=size, color=colour, parse_math=False)
     if number:
         ax.text(x, y + 0.2, f"{weight:.2f}", ha="center", va="center", fontsize=size - 1, color=colour)

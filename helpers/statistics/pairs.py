@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Literal
 
 import numpy as np
@@ -241,6 +241,7 @@ def permutation_p(observed: np.ndarray | float, null: np.ndarray) -> np.ndarray:
     return np.asarray((1 + (null >= observed - 1e-12).sum(0)) / (1 + len(null)))
 
 
+@cache
 def smallest_paired_p(n_pairs: int, *, n_flips: int = 10_000, seed: int = 0) -> float:
     """The p that `paired_tests` gives a head that moves alike in every pair; about 2^(1 - pairs), at least 1 / (1 + flips)."""
     return float(permutation_p(1.0, np.abs(_flips(n_pairs, n_flips, seed).mean(1))))

@@ -1,204 +1,190 @@
-"""The playground's prompts: ready examples, the reader's own, and a checker that speaks before anything runs."""
+"""The prompt checker: what is wrong with two prompt sets, and what should be known about them, before anything runs."""
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from helpers.attention.capture import tokenize_for
-from helpers.demo.corpus import OBJECTS
+from helpers.design import Design, design_in_words, design_of, power_note
 from helpers.prompts.characters import odd_character
-from helpers.prompts.ioi import abc_prompts, ioi_prompts
 from helpers.prompts.prompt import Prompt
-from helpers.prompts.reading import ReadPrompts, prompt_lines
-from helpers.prompts.tasks import ioi_pairs, named_like_ioi, ownership, repeated_lists
-from helpers.prompts.tokens import TokenizedPrompt
+from helpers.prompts.tokens import TokenizedPrompt, bos_id
+from helpers.widgets.inputs import Inputs, first_token, token_index
 
-Side = tuple[Prompt, ...]
+Tokens = Mapping[str, Sequence[TokenizedPrompt]]
+#: What is said of a prompt: its side, its number (from 1), and a clause that follows "Active prompt 3: ".
+Finding = tuple[str, int, str]
 
 #: Words whose repetition says nothing.
 COMMON = frozenset([
     "a", "an", "and", "at", "for", "from", "had", "has", "in", "is", "it", "of", "on",
     "or", "the", "to", "was", "were", "with",
 ])  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """Two prompt sets, and whose rows to read: ``"END"``, a position that every prompt names, or ``"token 5"``."""
-
-    active: Side
-    control: Side
-    position: str = "END"
-
-    @property
-    def sides(self) -> dict[str, Side]:
-        return {"active": self.active, "control": self.control}
+#: Numbers of prompts that a sentence lists.
+LISTED = 5
 
 
 @dataclass(frozen=True)
 class Check:
-    """What the prompt checker says: ``errors`` forbid a run, ``notes`` don't. ``tokens`` if all could be tokenised."""
+    """What the checker says.
+
+    Attributes:
+        errors: sentences that forbid a run. ``notes``: sentences that don't.
+        tokens: of both sides, if all could be tokenised. ``design``: which test they get then, and ``test`` that in words.
+    """
 
     errors: list[str]
     notes: list[str]
-    tokens: dict[str, list[TokenizedPrompt]] | None = None
+    tokens: Tokens | None = None
+    design: Design | None = None
+    test: str = ""
 
 
-# ---- prompts
+def check(inputs: Inputs, model: Any = None, *, tokens: Tokens | None = None, n_heads: int | None = None) -> Check:
+    """What is wrong with the prompts, and what should be known about them.
 
-
-def parse(text: str, known: Mapping[str, Prompt] | None = None) -> ReadPrompts:
-    """One prompt a line, as `read_prompts` reads a file; a line that equals a known prompt keeps its names.
-
-    Characters that a file is refused for are left to `check`, which names every one.
+    Args:
+        inputs: the prompts, position, first token and test.
+        model: what `load_model` returns. Without it, and without ``tokens``, tokens can't be checked, which is said.
+        tokens: of both sides, where they are known already. ``n_heads``: of that model.
     """
-    lines, notes = prompt_lines(text)
-    found = ReadPrompts((known or {}).get(line) or Prompt(line) for line in lines)
-    found.notes = notes
-    return found
-
-
-def ioi_example(n: int = 12) -> Inputs:
-    """The post's first prompts: IOI against ABC."""
-    return _inputs(ioi_prompts(n), named_like_ioi(abc_prompts(n)))
-
-
-def pairs_example(n: int = 12) -> Inputs:
-    """IOI prompts against the same with another giver."""
-    return _inputs(*ioi_pairs(n))
-
-
-def lists_example(n: int = 12, *, seed: int = 0) -> Inputs:
-    """Nine words: the last three repeat the first three, or don't."""
-    return _inputs(*repeated_lists(n, words=OBJECTS, seed=seed))
-
-
-def ownership_example(n: int = 12) -> Inputs:
-    """Two people with a thing each: whose is the ring; or whose is what nobody has."""
-    return _inputs(*ownership(n))
-
-
-def own_example(names: str, frames: str, n: int = 12) -> Inputs:
-    """Minimal pairs of the reader's names (separated by commas or blanks) and frames (one a line).
-
-    Raises:
-        ValueError: one sentence, if they are unusable (see `helpers.prompts.ioi.minimal_pairs`).
-    """
-    pool, lines = re.findall(r"[^\s,]+", names), [line.strip() for line in frames.splitlines() if line.strip()]
-    if not lines:
-        raise ValueError("frames: expected at least one, with {X}, {Y} and {GIVER} in it, got none")
-    exist = 2 * len(lines) * math.perm(len(pool), 2)
-    return _inputs(*ioi_pairs(max(1, min(n, exist)), names=pool, frames=lines))
-
-
-def _inputs(active: Sequence[Prompt], control: Sequence[Prompt]) -> Inputs:
-    return Inputs(tuple(active), tuple(control))
-
-
-EXAMPLES: dict[str, Callable[[], Inputs]] = {
-    "IOI and ABC prompts": ioi_example,
-    "minimal pairs": pairs_example,
-    "repeated word lists": lists_example,
-    "ownership": ownership_example,
-}
-
-
-# ---- the checker
-
-
-def check(inputs: Inputs, model: Any = None) -> Check:
-    """What is wrong with the prompts, and what should be known about them; without a model, its tokens are not checked."""
     few = [
         f"The {side} set has {len(p)} prompt{'s' * (len(p) != 1)}; at least 2 are needed."
         for side, p in inputs.sides.items()
         if len(p) < 2
     ]
-    odd = [
-        f"{side.capitalize()} prompt {number}: {fault}."
-        for side, prompts in inputs.sides.items()
-        for number, prompt in enumerate(prompts, 1)
-        if (fault := odd_character(prompt.text))
-    ]
+    odd = grouped((side, n, fault) for side, n, p in _numbered(inputs) if (fault := odd_character(p.text)))
     about = [note for side, prompts in inputs.sides.items() for note in _reading_notes(side, prompts)]
-    about += [note for side, prompts in inputs.sides.items() for note in _repetition_notes(side, prompts)]
-    if model is None or few or odd:
+    about += grouped(_repetitions(inputs))
+    if few or odd:
         return Check([*few, *odd], about)
-    tokens, refused = _tokenize(inputs, model)
-    if refused:
-        return Check(refused, about)
-    return Check(
-        _position_errors(tokens, inputs.position), [*_length_notes(tokens), *_duplicates(tokens), *about], tokens
+    if tokens is None:
+        if model is None:
+            return Check([], [*about, "Tokens and their number are checked when the model is loaded."])
+        tokens, refused = _tokenize(inputs, model)
+        if refused:
+            return Check(refused, about)
+        n_heads = model.n_layers * model.n_heads
+    errors = grouped(_position_errors(tokens, inputs.position))
+    return _with_design(
+        inputs, tokens, n_heads or 1, Check(errors, [*_length_notes(tokens), *_duplicates(tokens), *about])
     )
 
 
+def _with_design(inputs: Inputs, tokens: Tokens, n_heads: int, said: Check) -> Check:
+    """The same check with the test that these prompts get."""
+    sides = tokens["active"], tokens["control"]
+    try:
+        design = design_of(*sides, inputs.position, inputs.design)
+    except ValueError as error:
+        return Check([*said.errors, f"The test {str(error).removeprefix('design: ')}."], said.notes, tokens)
+    counts = len(sides[0]), len(sides[1])
+    notes = [power_note(design, *counts, n_heads)]
+    if counts[0] != counts[1]:
+        notes.append(
+            f"{counts[0]} active and {counts[1]} control prompts can be no pairs; they are tested as two sets."
+        )
+    test = design_in_words(design, *counts, n_heads)
+    return Check(said.errors, [*filter(None, notes), *said.notes], tokens, design, test)
+
+
+# ---- sentences
+
+
+def grouped(findings: Iterable[Finding]) -> list[str]:
+    """One sentence for each side and kind of finding, with the prompts that it is about.
+
+    Findings are of one kind if they differ in nothing but numbers and quoted texts.
+
+    >>> grouped([("active", 2, "the word 'cat' is odd"), ("active", 3, "the word 'dog' is odd")])
+    ["Active prompts 2 and 3: the word 'cat' is odd, and the like."]
+    """
+    kinds: dict[tuple[str, str], list[Finding]] = {}
+    for found in findings:
+        kinds.setdefault((found[0], re.sub(r"(?<!\w)'(?:[^'\\]|\\.)*'|\d+", "", found[2])), []).append(found)
+    return [_sentence(some) for some in kinds.values()]
+
+
+def _sentence(some: Sequence[Finding]) -> str:
+    side, _, clause = some[0]
+    more = ", and the like" if len({clause for *_, clause in some}) > 1 else ""
+    return f"{named(side, [number for _, number, _ in some])}: {clause.removesuffix('.')}{more}."
+
+
+def named(side: str, numbers: Sequence[int]) -> str:
+    """``"Active prompts 2, 3 and 9"``, or the first few of them and how many more."""
+    if len(numbers) == 1:
+        return f"{side.capitalize()} prompt {numbers[0]}"
+    shown = [str(number) for number in numbers[:LISTED]]
+    last = shown.pop() if len(numbers) <= LISTED else f"{len(numbers) - LISTED} more"
+    return f"{side.capitalize()} prompts {', '.join(shown)} and {last}"
+
+
+def _numbered(inputs: Inputs) -> Iterable[tuple[str, int, Prompt]]:
+    return ((side, n, prompt) for side, prompts in inputs.sides.items() for n, prompt in enumerate(prompts, 1))
+
+
+# ---- findings
+
+
 def _tokenize(inputs: Inputs, model: Any) -> tuple[dict[str, list[TokenizedPrompt]], list[str]]:
-    """Every prompt that can be tokenised, and a sentence for each that can't."""
+    """Every prompt that can be tokenised, and a sentence for each kind of those that can't."""
     found: dict[str, list[TokenizedPrompt]] = {side: [] for side in inputs.sides}
-    refused = []
-    for side, prompts in inputs.sides.items():
-        for number, prompt in enumerate(prompts, 1):
-            try:
-                found[side] += tokenize_for(model, [prompt], prepend_bos=has_bos(model))
-            except ValueError as error:
-                refused.append(f"{side.capitalize()} prompt {number}: {str(error).removeprefix('prompt 1: ')}.")
-    return found, refused
+    first, refused = first_token(model, inputs.bos), []
+    try:
+        bos_id(model.tokenizer, **first)
+    except ValueError as error:
+        return found, [f"The first token: {str(error).removeprefix('bos: ')}."]
+    for side, number, prompt in _numbered(inputs):
+        try:
+            found[side] += tokenize_for(model, [prompt], **first)
+        except ValueError as error:
+            refused.append((side, number, str(error).removeprefix("prompt 1: ")))
+    return found, grouped(refused)
 
 
-def has_bos(model: Any) -> bool:
-    """Whether the model's tokenizer has a BOS token to put in front."""
-    return model.tokenizer.bos_token_id is not None
-
-
-def _position_errors(tokens: Mapping[str, Sequence[TokenizedPrompt]], position: str) -> list[str]:
+def _position_errors(tokens: Tokens, position: str) -> Iterable[Finding]:
     """Which prompts have no row at the position, or a row that sees only itself."""
-    errors = []
+    counted = token_index(position)
     for side, prompts in tokens.items():
         for number, prompt in enumerate(prompts, 1):
-            index = token_index(position)
-            index = prompt.positions.get(position, -1) if index is None else index
+            index = prompt.positions.get(position, -1) if counted is None else counted
             if not 0 <= index < len(prompt):
-                errors.append(
-                    f"{side.capitalize()} prompt {number} has {len(prompt)} tokens and no position {position!r}."
-                )
+                yield side, number, f"{len(prompt)} tokens and no position {position!r}"
             elif index == 0:
-                errors.append(
-                    f"{side.capitalize()} prompt {number}: {position!r} sees one token only; choose a later one."
-                )
-    return errors
+                yield side, number, f"{position!r} sees one token only; choose a later one"
 
 
-def _length_notes(tokens: Mapping[str, Sequence[TokenizedPrompt]]) -> list[str]:
+def _length_notes(tokens: Tokens) -> list[str]:
     """Which prompts differ in length from most."""
     usual = Counter(len(p) for prompts in tokens.values() for p in prompts).most_common(1)[0][0]
     notes = []
     for side, prompts in tokens.items():
-        for length in sorted({len(p) for p in prompts} - {usual}):
-            which = [number for number, p in enumerate(prompts, 1) if len(p) == length]
+        other = {number: len(p) for number, p in enumerate(prompts, 1) if len(p) != usual}
+        if other:
+            low, high = min(other.values()), max(other.values())
+            have = "has" if len(other) == 1 else "have"
+            span = f"{low} to {high}" if low < high else f"{low}"
             notes.append(
-                f"{_named(side, which)} {length} tokens, most prompts {usual}: n differs and confounds KL and chi."
+                f"{named(side, [*other])} {have} {span} tokens, most prompts {usual}: n differs and confounds KL and chi."
             )
     return notes
 
 
-def _named(side: str, numbers: Sequence[int]) -> str:
-    if len(numbers) == 1:
-        return f"{side.capitalize()} prompt {numbers[0]} has"
-    return f"{side.capitalize()} prompts {', '.join(map(str, numbers))} have"
-
-
-def _duplicates(tokens: Mapping[str, Sequence[TokenizedPrompt]]) -> list[str]:
+def _duplicates(tokens: Tokens) -> list[str]:
     """Which prompts stand twice in one set."""
     notes = []
     for side, prompts in tokens.items():
         first: dict[tuple[int, ...], int] = {}
-        for number, prompt in enumerate(prompts, 1):
-            if (earlier := first.setdefault(prompt.ids, number)) != number:
-                notes.append(f"{side.capitalize()} prompt {number} is prompt {earlier} again and is counted twice.")
+        again = [number for number, p in enumerate(prompts, 1) if first.setdefault(p.ids, number) != number]
+        if again:
+            one = len(again) == 1
+            verb = "repeats an earlier one and is" if one else "repeat earlier ones and are"
+            notes.append(f"{named(side, again)} {verb} counted again.")
     return notes
 
 
@@ -208,35 +194,30 @@ def repeated_words(text: str) -> list[str]:
     return [word for word, count in counts.items() if count > 1]
 
 
-def _reading_notes(side: str, prompts: Side) -> list[str]:
+def _reading_notes(side: str, prompts: Sequence[Prompt]) -> list[str]:
     """What the reader of a text box left out."""
     return [f"{side.capitalize()} prompts: {note}" for note in getattr(prompts, "notes", ())]
 
 
-def _repetition_notes(side: str, prompts: Sequence[Prompt]) -> list[str]:
-    """Active prompts in which nothing repeats, control prompts in which something does."""
-    notes = []
-    for number, prompt in enumerate(prompts, 1):
+def _repetitions(inputs: Inputs) -> Iterable[Finding]:
+    """Active prompts in which nothing repeats, control prompts in which something does; bare texts only.
+
+    Prompts of the tasks (they have names) are as they are meant to be.
+    """
+    for side, number, prompt in _numbered(inputs):
         words = repeated_words(prompt.text)
+        if prompt.spans or not any(repeated_words(p.text) for p in inputs.active):
+            continue
         if side == "active" and not words:
-            notes.append(
-                f"Active prompt {number} has no repeated name or word: a repetition circuit has nothing to do."
-            )
+            yield side, number, "no name or word is repeated: a repetition circuit has nothing to do"
         if side == "control" and words:
-            notes.append(f"Control prompt {number} repeats {words[0]!r}: it may do what the active prompts do.")
-    return notes
+            yield side, number, f"{words[0]!r} is repeated: it may do what the active prompts do"
 
 
 # ---- positions
 
 
-def token_index(position: str) -> int | None:
-    """5 for ``"token 5"``, None for a named position."""
-    found = re.fullmatch(r"token (\d+)", position)
-    return int(found[1]) if found else None
-
-
-def positions(tokens: Mapping[str, Sequence[TokenizedPrompt]] | None = None) -> list[tuple[str, str]]:
+def positions(tokens: Tokens | None = None) -> list[tuple[str, str]]:
     """What a position menu offers, as (label, position): END, what all prompts name, every common token index."""
     if not tokens:
         return [("END", "END")]

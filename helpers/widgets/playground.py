@@ -1,19 +1,14 @@
-"""The playground without its widgets: prompts are measured, drawn, exported and written as code by plain functions."""
+"""The playground without its widgets: prompts are measured and drawn by plain functions."""
 
 from __future__ import annotations
 
-import base64
-import html
-import io
-import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import LogNorm, Normalize, to_hex, to_rgb
+from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 
 from helpers.attention.capture import record_attention
@@ -23,8 +18,8 @@ from helpers.diagnostics.distances import DISTANCES
 from helpers.experiment import Experiment, analyse, shape_columns
 from helpers.heads import Head, HeadLike
 from helpers.plots.rows import plot_token_strips
-from helpers.plots.style import BLACK, RC
-from helpers.widgets.checker import Inputs, Side, has_bos, token_index
+from helpers.plots.style import BLACK
+from helpers.widgets.inputs import Inputs, Side, first_token, token_index
 
 #: What the grid can show, and the column of the experiment's table that holds it.
 MEASURES = {
@@ -35,13 +30,10 @@ MEASURES = {
     name if name in DISTANCES else f"shift of {name}": column for name, column in shape_columns().items()
 }  # fmt: skip
 
-#: Colour of a head for which a measure is not defined (no visible BOS; distances of sets that are no pairs).
-UNDEFINED = "#dddddd"
-
 #: Attention rows are drawn over at most this many tokens: the first and the last ones.
 MOST_TOKENS = 40
 
-_drawing = threading.Lock()  # matplotlib's rcParams belong to the whole process
+Records = tuple[AttentionRecord, AttentionRecord]
 
 
 class Stopped(Exception):
@@ -51,15 +43,20 @@ class Stopped(Exception):
 # ---- measuring
 
 
-def run(
+def run(model: Any, inputs: Inputs, **options: Any) -> Experiment:
+    """Record both prompt sets and compare them; arguments and errors as `record` and `analyse`."""
+    return analyse(*record(model, inputs, **options), design=inputs.design)
+
+
+def record(
     model: Any,
     inputs: Inputs,
     *,
     progress: Callable[[int, int], object] | None = None,
     stop: Callable[[], bool] = lambda: False,
     chunk: int = 4,
-) -> Experiment:
-    """Record both prompt sets a few prompts at a time and compare them.
+) -> Records:
+    """Record both prompt sets a few prompts at a time.
 
     Args:
         model: what `load_model` returns.
@@ -70,7 +67,7 @@ def run(
 
     Raises:
         Stopped: if ``stop`` said so.
-        ValueError: as `record_attention` and `analyse`.
+        ValueError: as `record_attention`.
     """
     total, done, records = len(inputs.active) + len(inputs.control), 0, []
     for prompts in inputs.sides.values():
@@ -79,21 +76,26 @@ def run(
             if stop():
                 raise Stopped(f"Stopped after {done} of {total} prompts.")
             some = prompts[start : start + chunk]
-            parts.append(record_at(model, some, inputs.position))
+            parts.append(record_at(model, some, inputs))
             done += len(some)
             if progress:
                 progress(done, total)
         records.append(concatenate(parts))
-    active, control = records
-    return analyse(active, control)
+    return records[0], records[1]
 
 
-def record_at(model: Any, prompts: Side, position: str) -> AttentionRecord:
-    """The attention rows of a named position or of a token index, e.g. ``"token 5"``."""
+def record_at(model: Any, prompts: Side, inputs: Inputs) -> AttentionRecord:
+    """The attention rows of some prompts at the position of the inputs, a name or a token index (``"token 5"``)."""
+    index = token_index(inputs.position)
+    query = inputs.position if index is None else "all"
+    found = record_attention(model, prompts, query=query, progress=False, **first_token(model, inputs.bos))
+    return found if index is None else at_token(found, index)
+
+
+def at_position(record: AttentionRecord, position: str) -> AttentionRecord:
+    """The rows of a named position or a token index, from a record of all query positions; errors as `at_token`."""
     index = token_index(position)
-    query = position if index is None else "all"
-    record = record_attention(model, prompts, query=query, prepend_bos=has_bos(model), progress=False)
-    return record if index is None else at_token(record, index)
+    return record.at(position) if index is None else at_token(record, index)
 
 
 def at_token(record: AttentionRecord, index: int) -> AttentionRecord:
@@ -113,65 +115,22 @@ def at_token(record: AttentionRecord, index: int) -> AttentionRecord:
 # ---- the grid
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One head in the grid: its name, what a tooltip says, and its colours."""
-
-    head: Head
-    name: str
-    text: str
-    background: str
-    ink: str
-
-
 def grid_values(experiment: Experiment, measure: str) -> np.ndarray:
     """One column of the experiment's table, shape ``(layer, head)``."""
     shape = experiment.active.n_layers, experiment.active.n_heads
     return np.asarray(experiment.table[MEASURES[measure]].to_numpy(dtype=float).reshape(shape))
 
 
-def colour_scale(experiment: Experiment, measure: str) -> ScalarMappable:
-    """Orange for more on active prompts and purple for less; q on a logarithmic scale, darkest where smallest."""
-    values, column = grid_values(experiment, measure), MEASURES[measure]
-    largest = max(float(np.nan_to_num(np.abs(values)).max()), 1e-6)
-    if column.endswith("_q"):
-        return ScalarMappable(LogNorm(1e-3, 1, clip=True), "Oranges_r")
-    if column.startswith("d_"):
-        return ScalarMappable(Normalize(-largest, largest), "PuOr_r")
-    return ScalarMappable(Normalize(0, largest), "Oranges")
-
-
-def grid_cells(experiment: Experiment, measure: str) -> list[Cell]:
-    """Every head with its value and colour, in reading order."""
-    values, scale = grid_values(experiment, measure), colour_scale(experiment, measure)
-    cells = []
-    for place, value in np.ndenumerate(values):
-        head = Head(*place)
-        colour = UNDEFINED if np.isnan(value) else to_hex(scale.to_rgba(value))  # type: ignore[arg-type]
-        text = f"head {head}, {measure}: {_number(value, measure)}"
-        cells.append(Cell(head, str(head), text, colour, _ink(colour)))
-    return cells
-
-
-def _number(value: float, measure: str) -> str:
+def scale_of(measure: str) -> str:
+    """Which colours a measure has: ``"q"`` (darkest where smallest), ``"shift"`` (two colours around 0), ``"size"``."""
     column = MEASURES[measure]
-    if np.isnan(value):
-        return "n/a"
-    if column.endswith("_q"):
-        return f"{value:.2g}"
-    return f"{round(value, 3) + 0.0:{'+' if column.startswith('d_') else ''}.3f}"
-
-
-def _ink(colour: str) -> str:
-    """Black or white, whichever can be read on a colour."""
-    red, green, blue = to_rgb(colour)
-    return BLACK if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "#ffffff"
+    return "q" if column.endswith("_q") else "shift" if column.startswith("d_") else "size"
 
 
 def strongest(experiment: Experiment, measure: str) -> Head:
     """The head that the grid's colours point at: the largest value or shift, or the smallest q."""
     values = grid_values(experiment, measure)
-    at = values.argmin() if MEASURES[measure].endswith("_q") else np.nan_to_num(np.abs(values)).argmax()
+    at = values.argmin() if scale_of(measure) == "q" else np.nan_to_num(np.abs(values)).argmax()
     layer, head = np.unravel_index(at, values.shape)
     return Head(int(layer), int(head))
 
@@ -180,29 +139,39 @@ def strongest(experiment: Experiment, measure: str) -> Head:
 
 
 def grid_figure(experiment: Experiment, measure: str) -> Figure:
-    """The grid as a picture, each cell with its value."""
-    values, scale = grid_values(experiment, measure), colour_scale(experiment, measure)
+    """The grid as a picture, each cell with its value: orange for more on active prompts, purple for less."""
+    values, colours = grid_values(experiment, measure), _colours(experiment, measure)
     layers, heads = values.shape
     fig = Figure(figsize=(1.6 + 0.62 * heads, 1.3 + 0.42 * layers))
     ax = fig.subplots()
-    ax.imshow(scale.to_rgba(values), aspect="auto")
-    for cell in grid_cells(experiment, measure):
-        number = _number(values[cell.head], measure)
-        ax.text(*cell.head[::-1], number, ha="center", va="center", fontsize=7.5, color=cell.ink)
+    shades = colours.to_rgba(values)
+    ax.imshow(shades, aspect="auto")
+    for (y, x), value in np.ndenumerate(values):
+        light = shades[y, x, :3] @ (0.299, 0.587, 0.114) > 0.5
+        text, ink = _number(value, scale_of(measure)), BLACK if light else "white"
+        ax.text(x, y, text, ha="center", va="center", fontsize=7.5, color=ink)
     ax.set(xlabel="head", ylabel="layer", xticks=range(heads), yticks=range(layers))
-    best = strongest(experiment, measure)
-    ax.set_title(f"{experiment.active.model}, {experiment.active.query}: {measure}, strongest in {best}")
-    fig.colorbar(scale, ax=ax, pad=0.02)
+    best, record = strongest(experiment, measure), experiment.active
+    ax.set_title(f"{record.model}, {record.query}: {measure}, strongest in {best}", parse_math=False)
+    fig.colorbar(colours, ax=ax, pad=0.02)
     return fig
 
 
-def legend_figure(experiment: Experiment, measure: str) -> Figure:
-    """The grid's colours as a bar."""
-    fig = Figure(figsize=(5.2, 0.75))
-    bar = fig.colorbar(colour_scale(experiment, measure), cax=fig.subplots(), orientation="horizontal")
-    bar.set_label(measure, fontsize=9)
-    bar.ax.tick_params(labelsize=8)
-    return fig
+def _colours(experiment: Experiment, measure: str) -> ScalarMappable:
+    """q on a logarithmic scale; shifts symmetric around 0."""
+    values, scale = grid_values(experiment, measure), scale_of(measure)
+    largest = max(float(np.nan_to_num(np.abs(values)).max()), 1e-6)
+    if scale == "q":
+        return ScalarMappable(LogNorm(1e-3, 1, clip=True), "Oranges_r")
+    return ScalarMappable(
+        Normalize(-largest if scale == "shift" else 0, largest), "PuOr_r" if scale == "shift" else "Oranges"
+    )
+
+
+def _number(value: float, scale: str) -> str:
+    if np.isnan(value):
+        return "n/a"
+    return f"{value:.2g}" if scale == "q" else f"{round(value, 3) + 0.0:{'+' if scale == 'shift' else ''}.3f}"
 
 
 def rows_figure(experiment: Experiment, head: HeadLike, active: int = 0, control: int = 0) -> Figure:
@@ -229,18 +198,3 @@ def rows_figure(experiment: Experiment, head: HeadLike, active: int = 0, control
 def _kept(n: int) -> list[int]:
     """Which of n tokens are drawn: all, or the first and the last ones."""
     return list(range(n)) if n <= MOST_TOKENS else [0, *range(n - MOST_TOKENS + 1, n)]
-
-
-def picture(name: str, draw: Callable[..., Figure], *args: Any) -> str:
-    """The figure that ``draw(*args)`` returns, in the style of the series, as an HTML image that says what it shows.
-
-    Its class is ``playground-name``; the alternative text is the figure's own title (or the label of its axis).
-    """
-    buffer = io.BytesIO()
-    with _drawing, rc_context(RC):  # type: ignore[arg-type]
-        fig = draw(*args)
-        fig.savefig(buffer, format="png", dpi=100)
-    ax = fig.axes[0]
-    says = html.escape(ax.get_title(loc="left") or f"colours of the grid: {ax.get_xlabel()}", quote=True)
-    data = base64.b64encode(buffer.getvalue()).decode()
-    return f'<img class="playground-{name}" style="max-width: none" alt="{says}" src="data:image/png;base64,{data}">'

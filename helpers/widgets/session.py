@@ -1,0 +1,235 @@
+"""A reader's session without its widgets: one state, one model in memory, and whatever a reader can do, as methods."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from helpers.experiment import analyse
+from helpers.heads import HeadLike
+from helpers.widgets import checker, looking, playground
+from helpers.widgets import transitions as happen
+from helpers.widgets.display import Screen, draw
+from helpers.widgets.examples import EXAMPLES, OWN, TYPED, example, own_example
+from helpers.widgets.inputs import Inputs
+from helpers.widgets.keeper import ModelKeeper
+from helpers.widgets.known import known_heads
+from helpers.widgets.shipped import shipped_example, shipped_rows
+from helpers.widgets.state import SIDES, Draft, Result, State, View
+from helpers.widgets.words import what_it_says
+
+
+class Session:
+    """The state, and what changes it.
+
+    Args:
+        draft, view: what stands in the boxes, and what is looked at once there is a result.
+        keeper: the model in memory.
+        show: puts a screen before the reader, whole or not at all.
+        threaded: run in a thread, so that `stop` is heard; False runs before `start` returns.
+
+    Attributes:
+        state: all that is known. ``thread``: of the run that is going on or was the last one. ``lock``: held while a state changes.
+    """
+
+    def __init__(
+        self, draft: Draft, view: View, keeper: ModelKeeper, show: Callable[[Screen], None], *, threaded: bool = True
+    ) -> None:
+        self.state, self.keeper, self.show, self.threaded = State(draft, view=view), keeper, show, threaded
+        self.thread: threading.Thread | None = None
+        self.lock = threading.RLock()
+
+    def open(self) -> None:
+        """Fill the boxes and let the checker read them."""
+        draft = self.state.draft
+        if draft.example in EXAMPLES:
+            self.choose_example(draft.example, position=draft.position)
+        else:
+            self.edit()
+
+    def do(self, action: Callable[..., State], *args: Any, **options: Any) -> None:
+        """A transition: the new state is drawn as a whole, or what is shown stays and the reader is told why."""
+        with self.lock:
+            old, new = self.state, action(self.state, *args, **options)
+            try:
+                self.show(draw(new, old))
+            except Exception as error:  # whatever breaks in drawing must not leave half a screen
+                sentence = f"This can't be drawn: {what_it_says(error)}"
+                new = happen.complained(replace(new, result=old.result, view=old.view, folded=old.folded), sentence)
+                self.show(draw(new))
+            self.state = new
+
+    # ---- the boxes
+
+    def edit(self, **changes: str) -> None:
+        """The reader has changed boxes; the checker reads them."""
+        self.do(lambda state: self._checked(happen.edited(state, **changes)))
+
+    def choose_model(self, name: str) -> None:
+        """Another model: examples are made for it, and what ships for it opens at once."""
+        name = name.strip()
+        self.edit(model=name)
+        if self.state.draft.example in EXAMPLES:
+            self.choose_example(self.state.draft.example)
+        if self.ships():
+            self.start()
+
+    def choose_example(self, name: str, *, position: str = "END") -> None:
+        """An example, or the reader's own prompts again, in the boxes."""
+        if name == TYPED:
+            self.do(lambda state: self._checked(happen.retyped(state)))
+            return
+        try:
+            inputs = self._example(name)
+        except ValueError as error:
+            complaint = f"The example: {what_it_says(error)}"
+            self.do(lambda state: happen.complained(happen.edited(state, example=name), complaint))
+            return
+        self.do(lambda state: self._checked(happen.filled(state, name, inputs, position)))
+
+    def own_changed(self, **changes: str) -> None:
+        """Other names or frames of the reader's own example."""
+        self.do(happen.edited, **changes)
+        self.choose_example(OWN)
+
+    def _example(self, name: str) -> Inputs:
+        draft = self.state.draft
+        if name == OWN:
+            return own_example(draft.names, draft.frames)
+        return shipped_example(draft.model, name) or example(name, self.keeper.held(draft.model))
+
+    def _checked(self, state: State) -> State:
+        """The state with what the checker says of its draft."""
+        inputs, model = state.inputs(), state.draft.model
+        if (rows := shipped_rows(model, inputs)) is not None:
+            tokens = {side: record.prompts for side, record in zip(SIDES, rows, strict=True)}
+            said = checker.check(inputs, tokens=tokens, n_heads=rows[0].n_layers * rows[0].n_heads)
+        else:
+            said = checker.check(inputs, self.keeper.held(model))
+        return happen.checked(state, said)
+
+    def ships(self) -> bool:
+        """Whether what the boxes ask can be answered from rows that ship."""
+        return shipped_rows(self.state.draft.model, self.state.inputs()) is not None
+
+    # ---- a run
+
+    def start(self, _: Any = None) -> None:
+        """Load the model if need be, run, analyse; the last good result stays until there is a new one."""
+        self._begin(self._work)
+
+    def load(self, _: Any = None) -> None:
+        """Load the result's model, for what needs it."""
+        self._begin(self._load)
+
+    def stop(self, _: Any = None) -> None:
+        """End the run; a model that is being read is kept once it is there, all else is dropped."""
+        self.do(happen.stopped)
+
+    def _begin(self, work: Callable[[int], None]) -> None:
+        if self.state.is_busy:
+            return
+        self.do(happen.started)
+        task = partial(self._guarded, work, self.state.run)
+        if self.threaded:
+            self.thread = threading.Thread(target=task, daemon=True)
+            self.thread.start()
+        else:
+            task()
+
+    def _guarded(self, work: Callable[[int], None], run: int) -> None:
+        try:
+            work(run)
+        except Exception as error:  # a thread has nobody else to tell, and the last result must stay
+            self.do(happen.failed, run, what_it_says(error))
+
+    def _work(self, run: int) -> None:
+        rows = shipped_rows(self.state.draft.model, self.state.inputs())
+        source = "from shipped rows" if rows else "run here"
+        model = None if rows else self.keeper.get(self.state.draft.model)
+        if model is not None:
+            self._suit(model)
+        self.do(self._checked)
+        asked, inputs = self.state.draft, self.state.inputs()
+        if self.state.said.errors:
+            raise ValueError("Not run: there is something wrong with the prompts (below).")
+        self.do(happen.stepped, run, "running", 0, 0)
+        rows = rows or playground.record(
+            model, inputs, progress=partial(self._progress, run), stop=lambda: not self._is_on(run)
+        )
+        self.do(happen.stepped, run, "analysing")
+        active, control = (playground.at_position(record, inputs.position) for record in rows)
+        experiment = analyse(active, control, design=inputs.design)
+        self.do(happen.finished, run, Result(asked, experiment, rows, known_heads(active), source))
+
+    def _load(self, run: int) -> None:
+        assert self.state.result is not None
+        self.keeper.get(self.state.result.asked.model)
+        self.do(happen.loaded, run)
+
+    def _suit(self, model: Any) -> None:
+        """An example that was chosen before the model was there is made for its tokenizer."""
+        name = self.state.draft.example
+        if name in EXAMPLES and model.name == self.state.draft.model:
+            inputs = example(name, model)
+            if inputs.sides != self.state.inputs().sides:
+                self.do(happen.filled, name, inputs, self.state.draft.position)
+
+    def _progress(self, run: int, done: int, total: int) -> None:
+        self.do(happen.stepped, run, "running", done, total)
+
+    def _is_on(self, run: int) -> bool:
+        return self.state.is_busy and self.state.run == run
+
+    # ---- a result
+
+    def open_head(self, head: HeadLike | None) -> None:
+        """Open a head."""
+        if head is not None:
+            self.do(happen.picked, tuple(head))
+
+    def compare(self, head: HeadLike | None) -> None:
+        """A second head beside the open one, or none."""
+        self.do(happen.compared, None if head is None else tuple(head))
+
+    def show_prompt(self, side: str, number: int) -> None:
+        """Another prompt of a side, from 0."""
+        self.do(happen.turned, side, number)
+
+    def show_dot(self, index: int | None) -> None:
+        """The prompt of a dot of the plane."""
+        if index is not None and self.state.result is not None:
+            first = self.state.result.counts[0]
+            self.show_prompt(*(("active", index) if index < first else ("control", index - first)))
+
+    def show_token(self, chosen: list[int] | None) -> None:
+        """The row of a token that was clicked, in the whole matrix of the open head."""
+        if chosen is None or chosen[0] >= len(SIDES):
+            return
+        side = SIDES[chosen[0]]
+        self.show_prompt(side, self.state.view.numbers[chosen[0]])
+        self.unfold(True)
+        self.do(happen.queried, chosen[1])
+
+    def unfold(self, on: bool) -> None:
+        """Every row of the open head in the prompt that is looked at."""
+        self._on_demand(looking.pattern_of, happen.unfolded, on)
+
+    def take_knob(self, on: bool) -> None:
+        """The open head with its scores turned."""
+        self._on_demand(looking.knob_of, happen.tuned, on)
+
+    def _on_demand(self, make: Callable[..., Any], put: Callable[..., State], on: bool) -> None:
+        result, view = self.state.result, self.state.view
+        if result is None or not on:
+            self.do(put, None)
+            return
+        try:
+            made = make(result, view, self.keeper.held(result.asked.model))
+        except Exception as error:  # the model's own refusals among them
+            self.do(happen.complained, what_it_says(error), needs_model=isinstance(error, looking.NeedsModel))
+        else:
+            self.do(lambda state: put(happen.complained(state, ""), made))
