@@ -34,6 +34,13 @@ def setup(app: Any) -> dict[str, bool]:
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
+class Made:
+    """A default that a dataclass makes anew each time, as a signature shows it."""
+
+    def __repr__(self) -> str:
+        return "..."
+
+
 def as_written(app: Any, what: str, name: str, obj: Any, options: Any, signature: str, returns: str) -> Any:
     """A signature with its annotations as they stand in the code: axes of arrays are not worked out."""
     if what not in ("class", "function", "method") or signature is None:
@@ -44,6 +51,8 @@ def as_written(app: Any, what: str, name: str, obj: Any, options: Any, signature
         return None
     if what == "method":
         found = found.replace(parameters=[p for p in found.parameters.values() if p.name not in ("self", "cls")])
+    made = [p.replace(default=Made()) if repr(p.default) == "<factory>" else p for p in found.parameters.values()]
+    found = found.replace(parameters=made)
     both = stringify_signature(found, show_return_annotation=what != "class")
     arguments, _, returned = both.rpartition(" -> ") if what != "class" and " -> " in both else (both, "", "")
     return arguments, returned
@@ -59,7 +68,12 @@ def comment_of_data(app: Any, what: str, name: str, obj: Any, options: Any, line
 
 
 def bars(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """|dKL| is an absolute value, not reStructuredText's mark of a substitution; examples stay as they are."""
+    """|dKL| is an absolute value, not reStructuredText's mark of a substitution; examples stay as they are.
+
+    Of a value or property, what stands before a colon in its first line is no type (Napoleon's reading): no line is first.
+    """
+    if what in ("data", "attribute", "property"):
+        lines.insert(0, "")
     example = False
     for number, line in enumerate(lines):
         example = line.lstrip().startswith(">>>") or (example and bool(line.strip()))

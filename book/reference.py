@@ -9,6 +9,8 @@ from collections import defaultdict
 from functools import cache
 from pathlib import Path
 
+from sphinx.pycode import ModuleAnalyzer
+
 PAGE = """\
 # {face}
 
@@ -29,7 +31,7 @@ INDEX = """\
 """
 ABOUT = """\
 Every public name of the package, from its docstring; the examples in it are run by the tests. Names are imported from `helpers`
-or from its groups, as the heading of a page says; the modules below it say where the code stands.
+or from the group that is a page's title; the headings on it are the modules in which the code stands.
 Arrays are annotated with their axes: `Float[ndarray, "prompt layer head"]` is an array of floats with one axis for prompts, one for
 layers and one for heads, in this order; `*batch` stands for any number of axes."""
 
@@ -73,20 +75,33 @@ def page(face: str, faces: dict[str, dict[str, str]]) -> str:
 def section(face: str, module: str, names: list[str]) -> str:
     """The names of one module, each with the directive for what it is."""
     text = "\n\n".join(directive(face, module, name, names) for name in names)
-    about = first_sentence(importlib.import_module(module))
-    return f"## {module}\n\n{about}\n\n```{{eval-rst}}\n.. currentmodule:: {face}\n\n{text}\n```"
+    about = first_sentence(importlib.import_module(module)) if "automodule" not in text else ""
+    heading = module.removeprefix(f"{face}.")
+    return f"## {heading}\n\n{about}\n\n```{{eval-rst}}\n.. currentmodule:: {face}\n\n{text}\n```"
 
 
 def directive(face: str, module: str, name: str, names: list[str]) -> str:
-    """The autodoc directive of a name; of a module that is itself public, with all in it that has no entry of its own."""
+    """The autodoc directive of a name; of a module that is itself public, those of all in it that has no entry of its own."""
     if module == f"{face}.{name}":
-        others = ", ".join(other for other in names if other != name)
-        members = "   :members:\n   :member-order: bysource" + (f"\n   :exclude-members: {others}" if others else "")
-        return f".. automodule:: {module}\n{members}\n\n.. currentmodule:: {face}"
-    thing = getattr(importlib.import_module(face), name)
+        own = "\n\n".join(entry(module, each) for each in defined(module) if each not in names)
+        return f".. automodule:: {module}\n\n.. currentmodule:: {module}\n\n{own}\n\n.. currentmodule:: {face}"
+    return entry(face, name)
+
+
+def entry(place: str, name: str) -> str:
+    """The directive for what a name is."""
+    thing = getattr(importlib.import_module(place), name)
     if inspect.isclass(thing):
         return f".. autoclass:: {name}\n   :members:\n   :member-order: bysource"
     return f".. autofunction:: {name}" if callable(thing) else f".. autodata:: {name}\n   :no-value:"
+
+
+def defined(module: str) -> list[str]:
+    """Public names that a module defines and says something about, in its own order."""
+    analyzer = ModuleAnalyzer.for_module(module)
+    commented = {name for inside, name in analyzer.find_attr_docs() if not inside}
+    names = [name for name in analyzer.tagorder if "." not in name and not name.startswith("_")]
+    return [name for name in names if name in commented or name in analyzer.tags]
 
 
 def table(elsewhere: list[tuple[str, str]]) -> str:

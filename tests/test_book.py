@@ -54,7 +54,10 @@ def test_every_public_name_stands_once(scripts: dict[str, ModuleType]) -> None:
     assert len(faces) > 10
     for face in faces:
         text = texts[f"reference/{face}.md"]
-        own = re.findall(r"^\.\. auto\w+:: ([\w.]+)$", text, re.MULTILINE)
+        within, own = face, list[str]()
+        for kind, name in re.findall(r"^\.\. (auto\w+|currentmodule):: ([\w.]+)$", text, re.MULTILINE):
+            within = name if kind == "currentmodule" else within
+            own += [name] if kind == "automodule" or (kind != "currentmodule" and within == face) else []
         linked = re.findall(r"`(\w+) <(helpers\.\w+)\.\w+>`", text)
         assert max(Counter(own).values()) == 1
         named = [name.rpartition(".")[2] for name in own] + [name for name, _ in linked]
@@ -374,10 +377,11 @@ FAINT = """() => {
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_both_themes_are_legible(site: Path, tab: Any, theme: str) -> None:
     """On the front page, a notebook with tables and folded parts, the glossary and a page of the reference."""
+    tab.emulate_media(color_scheme=theme)  # a reader's own choice, which the site follows at first
     tab.set_viewport_size({"width": WIDTHS[0], "height": 900})
     for name in ("index", f"notebooks/{NOTEBOOKS[4].stem}", "glossary", "reference/helpers.statistics"):
         tab.goto((site / f"{name}.html").as_uri())
-        tab.evaluate("theme => { document.documentElement.dataset.theme = theme; }", theme)
+        assert tab.evaluate("document.documentElement.dataset.theme") == theme
         assert (name, tab.evaluate(FAINT)) == (name, {})
 
 

@@ -25,7 +25,7 @@ measured on them says anything about GPT-2 small.
 |---|---|
 | architecture | GPT-2: {layers} layers x {heads} heads (d_head {d_head}), d_model {d_model}, context {n_ctx}, {parameters:,} parameters |
 | files | Hugging Face format; weights in float16 (safetensors), computed in float32 |
-| tokenizer | one token a word or punctuation mark, {vocabulary} in all; `<|endoftext|>` is BOS |
+| tokenizer | one token a word or punctuation mark, {vocabulary} in all; `<\\|endoftext\\|>` is BOS |
 | data | synthetic English, `helpers/demo/corpus.py`: {kinds} |
 | held out | {held_out} (frame, name pair) combinations, among them those of the post's 100 prompts |
 | training | {steps} steps of {batch} documents, AdamW, peak learning rate {lr:g}, cosine to zero; `make demo-model` |
