@@ -16,13 +16,15 @@ Screen = dict[str, dict[str, Any]]
 
 def draw(state: State, old: State | None = None) -> Screen:
     """The whole screen; or, after an old state that differs in a run's progress alone, that."""
-    if (
-        old is not None
-        and state is not old
-        and replace(old, step=state.step, done=state.done, total=state.total) == state
-    ):
+    if old is not None and _differs_in_progress(state, old):
         return _run(state)
     return _boxes(state) | _run(state) | (_results(state) if state.result else {"results": {"display": False}})
+
+
+def _differs_in_progress(state: State, old: State) -> bool:
+    """Whether two states differ in how far a run has come, and in nothing else."""
+    now = {"step": state.step, "done": state.done, "total": state.total}
+    return state != old and replace(old, **now) == state
 
 
 def _boxes(state: State) -> Screen:
