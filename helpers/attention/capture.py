@@ -83,12 +83,14 @@ def record_attention(
         tokenized = with_answers(tokenized, model.tokenizer)
     longest = max(map(len, tokenized))
     wide = [longest] if query == "all" else []
-    rows = torch.zeros(len(tokenized), model.n_layers, model.n_heads, *wide, longest, dtype=model.dtype)
-    visible = torch.zeros(len(tokenized), model.n_layers, *wide, longest, dtype=torch.bool)
+    # Empty, not zeros: a page that nothing was written to takes no memory, so that rows are not held twice during a pass.
+    rows = torch.empty(len(tokenized), model.n_layers, model.n_heads, *wide, longest, dtype=model.dtype)
+    visible = torch.empty(len(tokenized), model.n_layers, *wide, longest, dtype=torch.bool)
     said = torch.full((4, len(tokenized)), torch.nan, dtype=torch.float64)
     for batch, ids in batches(model, tokenized, batch_size, progress=progress):
         at = None if query == "all" else queries[batch].tolist()
         found = attention_rows(model, ids, at, logits=readout)
+        rows[batch], visible[batch] = 0, False
         here: Any = (torch.tensor(batch), ..., *[slice(ids.shape[1])] * (len(wide) + 1))
         rows[here], visible[here] = found.rows, found.visible
         if found.logits is not None:

@@ -97,15 +97,15 @@ def take_turns(runs: dict[str, Run], texts: list[str], rounds: int) -> list[dict
     return [{name: clock(runs[name], texts) for name in orders[i % 2]} for i in range(rounds)]
 
 
-def peak(name: str, length: int) -> int:
+def peak(name: str, length: int) -> float:
     """In a fresh process: MB that a pass takes on top of the loaded model."""
     run = runs_of(load())[name]
     with torch.no_grad():
         run([text_of(SHORT)])  # what is set up at the first pass stays
-        return int(statistics.median(one_peak(run, [text_of(length)]) for _ in range(PASSES[length])))
+        return statistics.median(one_peak(run, [text_of(length)]) for _ in range(PASSES[length]))
 
 
-def one_peak(run: Run, texts: list[str]) -> int:
+def one_peak(run: Run, texts: list[str]) -> float:
     forget_peak()
     before = peak_memory()
     kept = run(texts)
@@ -138,8 +138,8 @@ def main() -> None:
     header = "".join(f"  {name:>8}" for name in NAMES) + "  ours/body"
     print(f"{'MB beyond the weights:':>22}{header}")
     for length in LENGTHS:
-        found = {name: int(in_fresh_process(__file__, name, length, returned=2**16)) for name in names_at(length)}
-        sizes = "".join(f"  {size:8}" for size in found.values()) + blank(len(found))
+        found = {name: float(in_fresh_process(__file__, name, length, returned=2**16)) for name in names_at(length)}
+        sizes = "".join(f"  {size:8.2f}" for size in found.values()) + blank(len(found))
         print(f"{f'1 prompt, T = {length:,}':>22}{sizes}  {found['ours'] / found['body']:9.3f}")
     runs = runs_of(load())
     print(f"{'seconds:':>22}{header}")

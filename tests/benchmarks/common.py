@@ -50,14 +50,14 @@ def forget_peak() -> None:
         CLEAR.write_text("5")
 
 
-def peak_memory() -> int:
-    """Peak memory in MB: of the GPU if there is one, else of this process.
+def peak_memory() -> float:
+    """Peak memory in MB, to a page: of the GPU if there is one, else of this process.
 
     Linux's VmHWM, because ru_maxrss of a fresh process begins at the peak of the process that started it.
     """
     if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() // 2**20
+        return torch.cuda.max_memory_allocated() / 2**20
     if STATUS.exists():
         (line,) = (line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) // 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (2**20 if sys.platform == "darwin" else 1024)
+        return int(line.split()[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)

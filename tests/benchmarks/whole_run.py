@@ -50,8 +50,8 @@ def main() -> None:
             ("a random model of GPT-2 small's shape", random, helpers.IOI_POST),
         ):
             report(title, imports, experiment(name, circuit, Path(scratch, "results")))
-    few, many = (int(in_fresh_process(__file__, n)) for n in (100, 5000))
-    print(f"peak memory of recording: {few} MB for 100 prompts, {many} MB for 5,000 (their record is 14 MB)")
+    few, many = (float(in_fresh_process(__file__, n)) for n in (100, 5000))
+    print(f"peak memory of recording: {few:.0f} MB for 100 prompts, {many:.0f} MB for 5,000 (their record is 14 MB)")
 
 
 def experiment(name: str, circuit: Circuit | None, out: Path) -> Phases:
@@ -82,7 +82,7 @@ def report(title: str, imports: Phases, seconds: Phases) -> None:
         print(f"{value:7.2f} s  {value / total:5.1%}  {name}")
 
 
-def peak(n: int) -> int:
+def peak(n: int) -> float:
     """Peak memory in MB of recording n prompts on the demo model."""
     from common import peak_memory
 
