@@ -3,7 +3,7 @@
 #   make test    every test
 #   make run MODEL=smollm2   the same on a real language model (fetched once: 93 MB, and 0.5 GB in the user's cache)
 .DEFAULT_GOAL := help
-.PHONY: help run circuit reproduce test quick mutate lab notebooks book measure bench lint demo-model smollm2 badges clean
+.PHONY: help run circuit reproduce test quick mutate lab notebooks book measure measure-knob bench lint demo-model smollm2 badges clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -72,6 +72,9 @@ bench: $(READY_TO_TEST)  ## time and memory of recording and patching against na
 
 measure: $(READY) $(FOR_MODEL)  ## repeat the shipped measurements of a model (about 40 minutes on 2 cores for smollm2): MODEL=
 	@$(BIN)/python -m helpers.measured.build $(or $(MODEL),smollm2)
+
+measure-knob: $(READY) $(FOR_MODEL)  ## repeat the measurements of the knob, or go on with them (about 45 minutes on 2 cores for smollm2): MODEL=
+	@$(BIN)/python -m helpers.measured.knob_build $(or $(MODEL),smollm2)
 
 demo-model: $(READY)  ## train the demo models again (up to 90 minutes on 2 cores)
 	@$(BIN)/python -m helpers.demo.build

@@ -19,7 +19,7 @@ def knob_ratio(turn: Float[np.ndarray, "*head d_head d_head"]) -> Float[np.ndarr
     """R of each head: how many random directions of the same size the knob is worth.
 
     >>> float(knob_ratio(np.eye(4)))
-    2.0
+    4.0
     """
     return np.asarray(np.abs(np.trace(turn, axis1=-2, axis2=-1)) * np.sqrt(turn.shape[-1]) / _size(turn))
 
@@ -46,7 +46,8 @@ def random_ratios(
 def _haar_diagonals(n: int, d: int, generator: torch.Generator) -> torch.Tensor:
     """Diagonals of n random orthogonal matrices, ``(n, d)``; the signs of R's diagonal make Q uniform."""
     q, r = torch.linalg.qr(torch.randn(n, d, d, generator=generator, dtype=torch.float64))
-    return q.diagonal(dim1=-2, dim2=-1) * r.diagonal(dim1=-2, dim2=-1).sign()
+    found: torch.Tensor = q.diagonal(dim1=-2, dim2=-1) * r.diagonal(dim1=-2, dim2=-1).sign()
+    return found
 
 
 def _sizes(n: int) -> list[int]:

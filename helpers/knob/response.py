@@ -108,7 +108,8 @@ def output_response(
     """
     mean = torch.special.xlogy(pi, pi).sum(-1, keepdim=True)
     weight = torch.special.xlogy(pi, pi) - pi * mean
-    return (weight[..., None] * v).sum(-2)
+    found: Tensor = (weight[..., None] * v).sum(-2)
+    return found
 
 
 def _at_one(rows: Tensor, visible: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -120,4 +121,4 @@ def _at_one(rows: Tensor, visible: Tensor) -> tuple[NDArray[np.float64], NDArray
 
 def _error(kl: PerHead, predicted: PerHead, plain: PerHead) -> Float[np.ndarray, " head"]:
     wrong, moved = (np.abs(x).mean(0).ravel() for x in (predicted - kl, kl - plain))
-    return np.divide(wrong, moved, out=np.full_like(moved, np.nan), where=moved > 0)
+    return np.asarray(np.divide(wrong, moved, out=np.full_like(moved, np.nan), where=moved > 0))

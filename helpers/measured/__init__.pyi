@@ -1,5 +1,6 @@
 """The public names of `helpers.measured`."""
 
+from .knob import LENGTHS as LENGTHS
 from .knob import MeasuredKnob as MeasuredKnob
 from .knob import measured_knob as measured_knob
 from .knob_text import demo_documents as demo_documents

@@ -112,6 +112,11 @@ class MeasuredKnob:
         """Section 3, a row a stretch: ``stretch``, ``text`` it is from, ``start`` (token of that text), ``loss``, ``random_loss``."""
         return self._table("stretches")
 
+    @cached_property
+    def stretch_slopes(self) -> Float[np.ndarray, "stretch layer head"]:
+        """Section 3: the slopes of the loss on each stretch, whose mean is ``loss.slope``."""
+        return np.asarray(load_file(self.folder / "slopes_of_stretches.safetensors")["slope"])
+
     @property
     def curvature(self) -> pd.DataFrame:
         """Section 3, a row a head and beta (1 among them): twelve heads on eight stretches.

@@ -58,7 +58,8 @@ def short_stretches(long: list[Stretch]) -> list[Stretch]:
 
 def demo_documents(tokenizer: Any) -> list[Stretch]:
     """Documents of three sentences and at least `DOCUMENT_TOKENS` tokens, cut there; drawn with another seed than in training."""
-    rng, found = random.Random(DOCUMENT_SEED), []
+    rng = random.Random(DOCUMENT_SEED)
+    found: list[Stretch] = []
     while len(found) < DOCUMENTS:
         ids = tokenizer.convert_tokens_to_ids(split_words(documents(rng, 1, 3)[0]))
         if len(ids) >= DOCUMENT_TOKENS - 1:

@@ -99,7 +99,7 @@ def _permuted(one: Floats, other: Floats, layers: Floats, n: int, rng: np.random
 def _pearson(a: Floats, b: Floats) -> Floats:
     """Of centred values; NaN where one side is constant."""
     size = np.sqrt(np.square(a).sum(-1) * np.square(b).sum(-1))
-    return np.divide((a * b).sum(-1), size, out=np.full(size.shape, np.nan), where=size > 1e-9)
+    return np.asarray(np.divide((a * b).sum(-1), size, out=np.full(size.shape, np.nan), where=size > 1e-9))
 
 
 def _quantiles(values: Floats, tails: list[float]) -> tuple[float, float]:

@@ -1,0 +1,101 @@
+"""Section 3 of KNOB.md: the loss of language modelling as the knob of a head is turned."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.numpy import save_file
+from torch import Tensor
+
+from helpers.folders import Kept
+from helpers.heads import Head
+from helpers.knob.directions import random_ratios
+from helpers.knob.hooks import TemperedLayer, keys_seen
+from helpers.knob.slopes import loss_slopes
+from helpers.measured.knob import MeasuredKnob
+from helpers.measured.knob_tables import curvature_heads, curvature_table, loss_table, null_table
+from helpers.measured.knob_text import BEGINNINGS, ids_of
+from helpers.measured.knob_work import Work
+from helpers.models.forward import token_losses
+from helpers.models.model import LanguageModel
+
+CURVATURE_BETAS = (0.5, 0.8, 1.0, 1.25, 2.0)
+NULL_DRAWS = 1000
+
+
+def loss(work: Work) -> None:
+    """Section 3: slopes of the loss and what random directions would give, in the model and in one with random weights."""
+    short, tables, drawn, each = work.short(), {}, {}, {}
+    stretches = pd.DataFrame(
+        [(i, one.text, one.start) for i, one in enumerate(short)], columns=["stretch", "text", "start"]
+    )
+    with work.kept("loss") as kept:
+        for prefix, model in (("", work.model), ("random_", random_twin(work.model))):
+            said, slope, turn = _loss_slopes(kept, prefix, model, ids_of(short))
+            stretches[f"{prefix}loss"], each[f"{prefix}slope"] = said, slope.astype(np.float32)
+            tables[prefix] = loss_table(slope, turn)
+            drawn[prefix] = kept.get(f"{prefix}null", partial(random_ratios, turn, n_draws=NULL_DRAWS))
+    save_file(each, work.out / "slopes_of_stretches.safetensors")
+    work.write("stretches", stretches)
+    work.write("loss", tables[""])
+    work.write("random", tables["random_"])
+    work.write("null", null_table(drawn))
+
+
+def _loss_slopes(
+    kept: Kept, prefix: str, model: LanguageModel, ids: Tensor
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Loss and slopes of each stretch, and C, their mean; a stretch at a time."""
+
+    def one(k: int, name: str) -> np.ndarray:
+        found = loss_slopes(model, ids[k : k + 1])
+        kept.get(f"{prefix}loss-{k}", lambda: found.loss)
+        kept.get(f"{prefix}turn-{k}", lambda: found.turn)
+        return found.slope
+
+    slope = np.concatenate([kept.get(f"{prefix}slope-{k}", partial(one, k, prefix)) for k in range(len(ids))])
+    said, turn = ([kept.get(f"{prefix}{what}-{k}", _missing) for k in range(len(ids))] for what in ("loss", "turn"))
+    return np.concatenate(said), slope, np.mean(turn, axis=0)
+
+
+def _missing() -> np.ndarray:
+    raise AssertionError("a slope is kept after its loss and its turn")
+
+
+def random_twin(model: LanguageModel, seed: int = 0) -> LanguageModel:
+    """A model of the same configuration with the random weights that training would begin with."""
+    from transformers import AutoModelForCausalLM
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        hf = AutoModelForCausalLM.from_config(model.hf.config, dtype=model.dtype)
+    return LanguageModel(hf.to(model.device), model.tokenizer, f"{model.name}, random weights")
+
+
+def curvature(work: Work) -> None:
+    """Section 3: the loss at several betas of twelve heads, on the first short stretch of each long one."""
+    knob, short = MeasuredKnob(work.out), work.short()
+    every = 1 if work.model.name == "demo" else len(BEGINNINGS)
+    ids, heads = ids_of(short[::every][:8]), curvature_heads(knob.loss)
+    with work.kept("curvature") as kept:
+        found = [
+            kept.get(str(head), partial(tempered_losses, work.model, ids, head, CURVATURE_BETAS)) for head, _ in heads
+        ]
+    work.write("curvature", curvature_table(heads, CURVATURE_BETAS, np.stack(found)))
+
+
+def tempered_losses(model: LanguageModel, ids: Tensor, head: Head, betas: tuple[float, ...]) -> np.ndarray:
+    """Mean loss of each stretch with one head turned at every token, ``(beta, stretch)``."""
+    ids = ids.to(model.device)
+    visible, found = keys_seen(model, ids), np.zeros((len(betas), len(ids)))
+    for i, beta in enumerate(betas):
+        for k, one in enumerate(ids):
+            settings = torch.ones(1, model.n_heads, dtype=model.dtype, device=ids.device)
+            settings[:, head.head] = beta
+            hooks = TemperedLayer(model, head.layer, settings, visible).hooks
+            with torch.no_grad():
+                found[i, k] = token_losses(model, one[None], hooks).double().mean()
+    return found
