@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
+README = (ROOT / "README.md").read_text("utf-8")
+#: Its text without blocks of code, digits in code, addresses of links and pictures, and line breaks.
+TEXT = re.sub(r"```.*?```|(?<=\])\([^)\s]+\)|<!--.*?-->", " ", README, flags=re.DOTALL)
+WORDS = " ".join(re.sub(r"`[^`]+`", lambda code: re.sub(r"\d", "", code[0]), TEXT).split())
 
 
 @pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", README, re.DOTALL))
@@ -59,18 +63,133 @@ def test_scores_on_the_real_model_are_the_shipped_ones(row: str, score: str) -> 
         assert cells[1].split()[0] == f"{ranked.passes:g}"
 
 
-def test_the_answer_on_the_real_model_is_that_of_the_shipped_rows() -> None:
-    """The post's protocol on SmolLM2's shipped rows: AUROC of |dKL|, |dchi|, the layer index; within layers; heads."""
+@pytest.fixture(scope="module")
+def answer() -> dict[str, Any]:
+    """The post's protocol on SmolLM2's shipped rows: the ranking by |dKL| and by |dchi|."""
     from helpers.experiment import analyse
     from helpers.measured.shipped import shipped_record
     from helpers.reference.measured import measured_circuit
 
     measured = measured_circuit("smollm2")
     assert measured is not None
-    sides = [shipped_record("smollm2", name).at("END") for name in ("ioi", "abc")]
-    found = analyse(sides[0], sides[1], measured.circuit()).rankings
-    numbers = [*(r.auroc for r in found.values()), found["|dKL|"].layer_auroc]
-    row = f"| SmolLM2, {found['|dKL|'].n_circuit} causal heads of 270 (**measured**, `make run MODEL=smollm2`) |"
+    active, control = (shipped_record("smollm2", name).at("END") for name in ("ioi", "abc"))
+    return dict(analyse(active, control, measured.circuit()).rankings)
+
+
+def test_the_answer_on_the_real_model_is_that_of_the_shipped_rows(answer: dict[str, Any]) -> None:
+    """AUROC of |dKL|, |dchi|, the layer index; within layers; heads."""
+    numbers = [*(r.auroc for r in answer.values()), answer["|dKL|"].layer_auroc]
+    row = f"| SmolLM2, {answer['|dKL|'].n_circuit} causal heads of 270 (**measured**, `make run MODEL=smollm2`) |"
     assert f"{row} {' | '.join(f'{number:.3f}' for number in numbers)} |" in README
-    within = "; ".join(f"{r.within_auroc:.3f}, p = {r.within_p:.2f}" for r in found.values())
-    assert f"({within})" in README
+    within = "; ".join(f"{r.within_auroc:.3f}, p = {r.within_p:.2f}" for r in answer.values())
+    assert f"({within})" in WORDS
+
+
+def test_first_screen(answer: dict[str, Any]) -> None:
+    """Times in 100 are the AUROC of the shipped rows and scores, and of the published figures."""
+    from helpers.measured import NAMED, ranked_scores
+
+    kl, chi = answer["|dKL|"], answer["|dchi|"]
+    scores = ranked_scores("smollm2", "ioi", [NAMED, "attribution patching"], n_permutations=1).auroc
+    hundred = [f"{100 * x:.0f}" for x in (kl.auroc, chi.auroc, kl.layer_auroc, *scores)]
+    said = (
+        f"SmolLM2, a real language model, has {kl.n_circuit + kl.n_other} heads, and {kl.n_circuit} of them cause its answer",
+        f"Given one of the {kl.n_circuit} and one of the others, the change of KL picks the right one {hundred[0]} times in 100 "
+        f"and that of chi {hundred[1]} times, but *how deep in the model a head sits* does so {hundred[2]} times",
+        f"*writes* is right {hundred[3]} times in 100; attribution patching, with a backward pass, {hundred[4]} times.",
+        "(GPT-2 small, as published: KL {}, chi {}, depth {}.)".format(*(f"{100 * x:.0f}" for x in published_row())),
+    )
+    assert [words for words in said if words not in WORDS] == []
+
+
+def published_row() -> list[float]:
+    """AUROC of |dKL|, |dchi| and of the layer index for the published circuit of GPT-2 small."""
+    from helpers.reference import published
+
+    numbers = [published.TESTS.set_index("statistic").auroc[score] for score in ("|dKL|", "|dchi|")]
+    return [*numbers, published.layer_auroc()]
+
+
+def test_published_row() -> None:
+    """GPT-2 small's line of the table, and the number of heads with an arrow in the picture."""
+    from helpers.reference.circuits import IOI_POST
+
+    n, layers, heads = len(IOI_POST.heads), IOI_POST.n_layers, IOI_POST.n_heads
+    numbers = " | ".join(f"{number:.3f}" for number in published_row())
+    assert f"| GPT-2 small, {n} heads of {layers * heads} (**published**, Fields 2026) | {numbers} (ours" in README
+    assert README.count(f"{n} circuit heads of GPT-2 small") == README.count(f"small's {n} IOI circuit heads") == 1
+
+
+def test_models() -> None:
+    """Layers x heads of each model, from its shipped circuit; and how many kinds the table of architectures has."""
+    from helpers.reference.circuits import IOI_POST
+    from helpers.reference.demo import circuit_of
+    from helpers.reference.measured import measured_circuit
+
+    measured, demo = measured_circuit("smollm2"), circuit_of("demo")
+    assert measured is not None
+    assert demo is not None
+    for name, circuit in (("smollm2", measured.circuit()), ("demo", demo), ("gpt2-small", IOI_POST)):
+        (line,) = (line for line in README.splitlines() if line.startswith(f"| `{name}`"))
+        assert f" {circuit.n_layers} x {circuit.n_heads} heads" in line
+    table = (ROOT / "helpers" / "models" / "ARCHITECTURES.md").read_text("utf-8")
+    kinds = len(re.findall(r"^\| (?!---|architecture)", table, re.MULTILINE))
+    assert f"random models of {kinds} kinds" in WORDS
+
+
+def test_minutes_are_those_that_the_notebooks_say() -> None:
+    """The time beside a notebook is the one at its top; the playground has none."""
+    rows = re.findall(r"\(notebooks/(\d\d\S*\.ipynb)\) \| .*?(?:\((\d+) minutes\) )?\|$", README, re.MULTILINE)
+    assert len(rows) >= 6
+    for name, minutes in rows:
+        said = re.search(r"[Aa]bout (\d+) minutes", (ROOT / "notebooks" / name).read_text("utf-8"))
+        assert minutes == (said[1] if said else ""), name
+
+
+#: What was measured once, and can't be measured by a test: sizes in GB and seconds of processor time (two cores, Python 3.11,
+#: torch 2.13, November 2026: user and system time of `python -m helpers run`, 14.0 and 52.6).
+MEASURED = (
+    "`make run` takes 14 seconds of one processor core, with SmolLM2 52 (on a shared server, no GPU)",
+    "(0.2 GB instead of 3 GB)",
+    "(0.5 GB, once)",
+)
+#: Every other number: the words around it, and the test that finds it wrong if it is.
+CHECKED = {
+    r"has \d+ heads, and \d+ of them cause .* attribution patching, with a backward pass, \d+ times\.": "test_first_screen",
+    r"\(GPT-2 small, as published: KL \d+, chi \d+, depth \d+\.\)": "test_first_screen",
+    r"\d+ circuit heads of GPT-2 small|small's \d+ IOI circuit heads": "test_published_row",
+    r"\| GPT-2 small, \d+ heads of \d+ [^|]*\| [\d.]+ \| [\d.]+ \| [\d.]+ ": "test_published_row",
+    r"\d+ x \d+ heads": "test_models",
+    r"random models of \d+ kinds": "test_models",
+    r"\(\d+ minutes\)": "test_minutes_are_those_that_the_notebooks_say",
+    r"\| SmolLM2, \d+ causal heads of 270 [^|]*\| [\d.]+ \| [\d.]+ \| [\d.]+ ": "test_the_answer_on_the_real_model_is_that_of_the_shipped_rows",
+    r"\([\d.]+, p = [\d.]+; [\d.]+, p = [\d.]+\)": "test_the_answer_on_the_real_model_is_that_of_the_shipped_rows",
+    r"\| demo model, \d+ causal heads of \d+ [^|]*\| [\d.]+ \| [\d.]+ \| [\d.]+ ": "test_readme_states_what_the_experiment_finds",
+    r"\| (?:\d+|4 \(one backward pass among them\)) (?:\| [\d.]+ \([\d.]+\) ){3}": "test_scores_on_the_real_model_are_the_shipped_ones",
+    r"above 0\.5": "test_counts_of_the_verdict",
+    r"over \d+ scores between .* is [\d.]+ \([\d.]+ to [\d.]+\)": "test_the_readme_says_what_the_table_says",
+    r"output magnitude [\d.]+, within layers [\d.]+; attribution patching [\d.]+, [\d.]+": "test_the_readme_says_what_the_table_says",
+    r"compares \d+ published figures": "test_full_agreement_passes",
+}  # fmt: skip
+#: Digits that count nothing: names, years, versions, bits.
+NAMES = r"GPT-2|UTF-8|SmolLM2(?:-135M(?:-Instruct)?)?|S[12]\b|Python 3\.11|\(?\b20\d\d\)?|4-bit|4 bits|notebooks? \d\d(?: and \d\d)?|\[\d\d — "
+
+
+def unaccounted(words: str) -> list[str]:
+    """Numbers of a text that stand in none of these."""
+    for pattern in (*map(re.escape, MEASURED), *CHECKED, NAMES):
+        words = re.sub(pattern, " ", words)
+    return re.findall(r"\S*\d\S*", words)
+
+
+def test_every_number_is_accounted_for() -> None:
+    """Each is found wrong by a test if it is, was measured once, or is part of a name; a new one must say which."""
+    assert unaccounted(WORDS) == []
+    assert unaccounted(f"{WORDS} It is right in 3 of 4 cases.") == ["3", "4"]
+
+
+def test_every_account_is_of_something() -> None:
+    """No pattern without a place in the text, and every test that is named exists."""
+    assert [pattern for pattern in (*map(re.escape, MEASURED), *CHECKED) if not re.search(pattern, WORDS)] == []
+    tests = "".join(path.read_text("utf-8") for path in (ROOT / "tests").glob("test_*.py"))
+    assert [name for name in CHECKED.values() if f"def {name}(" not in tests] == []
