@@ -453,7 +453,7 @@ def asked(model: Any, prompts: Sequence[Prompt]) -> tuple[float, np.ndarray]:
     """Share of prompts to which the model's first word is the answer; logit(answer) - logit(foil) of each."""
     tokens = tokenize_for(model, prompts)
     with torch.no_grad():
-        logits = model(torch.tensor([p.ids for p in tokens]))[:, -1].numpy()
+        logits = model.hf(torch.tensor([p.ids for p in tokens]), logits_to_keep=1).logits[:, -1].numpy()
     right, wrong = zip(*([ids[0] for ids in readout_ids(model.tokenizer, p)] for p in prompts), strict=True)
     rows = np.arange(len(prompts))
     return float((logits.argmax(1) == right).mean()), logits[rows, right] - logits[rows, wrong]
