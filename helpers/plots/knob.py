@@ -9,12 +9,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from helpers.heads import Head, HeadLike, head_names
+from helpers.knob.response import GOOD
 from helpers.plots.style import BLACK, BLUE, GREY, ORANGE, VERMILION, label_points
 
 #: Colours of heads that cause the answer and of those beside them, of the real model and of the demo.
 CAUSAL, OTHERS, REAL, DEMO = VERMILION, GREY, BLUE, ORANGE
-#: Share of a change by which first order may be wrong (the protocol's limit).
-LIMIT = 0.10
 
 
 def plot_tangents(ax: Axes, response: pd.DataFrame, reach: pd.DataFrame, heads: Iterable[HeadLike]) -> Axes:
@@ -35,7 +34,7 @@ def plot_tangents(ax: Axes, response: pd.DataFrame, reach: pd.DataFrame, heads: 
     return ax
 
 
-def plot_response_errors(ax: Axes, response: pd.DataFrame, *, colour: str = REAL, limit: float = LIMIT) -> Axes:
+def plot_response_errors(ax: Axes, response: pd.DataFrame, *, colour: str = REAL, limit: float = GOOD) -> Axes:
     """Error of first order over heads at each beta: median, middle half and middle nine tenths; a dashed line at the limit."""
     quantiles = {share: response.groupby("beta").error.quantile(share) for share in (0.05, 0.25, 0.5, 0.75, 0.95)}
     betas = quantiles[0.5].index
@@ -80,7 +79,7 @@ def plot_predictor(ax: Axes, slopes: pd.DataFrame, predictor: str, *, name: int 
         ax.scatter(slopes[predictor][some], size[some], s=16 + 14 * causal, color=colour, lw=0, alpha=0.7, label=label)
     ax.set(xscale="log", yscale="log", xlabel=predictor, ylabel="|d LD / d β| (logits)")
     top = slopes.loc[size.nlargest(name).index]
-    _name(ax, top[predictor], top.slope.abs(), head_names(top), top.causal)
+    _name(ax, top[predictor], top.slope.abs(), head_names(top), [CAUSAL if one else BLACK for one in top.causal])
     return ax
 
 
@@ -123,7 +122,7 @@ def plot_turned_answers(ax: Axes, turned: pd.DataFrame, *, colour: str, name: in
     _beta_ticks(ax, [0, 0.5, 1, 2, 4])
     ends = turned.loc[turned.groupby(["layer", "head"]).effect.apply(lambda effect: effect.abs().idxmax())]
     top = ends.loc[ends.effect.abs().nlargest(name).index]
-    _name(ax, np.log1p(top.beta), top.effect, head_names(top), [True] * len(top))
+    _name(ax, np.log1p(top.beta), top.effect, head_names(top), [BLACK] * len(top))
     return ax
 
 
@@ -137,7 +136,6 @@ def _beta_ticks(ax: Axes, betas: Sequence[float]) -> None:
     ax.set_xlabel("β")
 
 
-def _name(ax: Axes, x: pd.Series, y: pd.Series, names: Sequence[str], causal: Iterable[bool]) -> None:
+def _name(ax: Axes, x: pd.Series, y: pd.Series, names: Sequence[str], colours: Sequence[str]) -> None:
     points = list(zip(x.astype(float), y.astype(float), strict=True))
-    colours = [CAUSAL if one else BLACK for one in causal]
     label_points(ax, points, names, colours, near=(0, 0))

@@ -10,10 +10,8 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 
 from helpers.heads import head_names
+from helpers.measured.knob_verdicts import EXPLAINED, NEAR_SLOPE, described
 from helpers.plots.style import BLACK, BLUE, GREEN, GREY, VERMILION, label_points
-
-#: How near a slope must be to 1 or 0, and how straight the line must be (the protocol's limits).
-NEAR, STRAIGHT = 0.1, 0.9
 
 
 def plot_kl_of_length(
@@ -53,11 +51,11 @@ def plot_slope_kinds(ax: Axes, lengths: pd.DataFrame, *, name: int = 0) -> Axes:
         lengths: one kind and one part of a `MeasuredKnob`'s ``lengths``.
         name: how many of the steepest and of the flattest heads get their name.
     """
-    for slope, colour in ((0, GREEN), (1, VERMILION)):
-        ax.fill_between([slope - NEAR, slope + NEAR], STRAIGHT, 1.0, color=colour, alpha=0.25, lw=0)
-        inside = _described(lengths, slope)
+    fixed, spread = described(lengths)
+    for slope, inside, colour in ((1, fixed, VERMILION), (0, spread, GREEN)):
+        ax.fill_between([slope - NEAR_SLOPE, slope + NEAR_SLOPE], EXPLAINED, 1.0, color=colour, alpha=0.25, lw=0)
         ax.scatter(lengths.slope[inside], lengths.r2[inside], s=18, color=colour, lw=0, zorder=3)
-    outside = ~(_described(lengths, 0) | _described(lengths, 1))
+    outside = ~(fixed | spread)
     ax.scatter(lengths.slope[outside], lengths.r2[outside], s=14, color=GREY, lw=0, alpha=0.7)
     some = pd.concat([lengths.nsmallest(name, "slope"), lengths.nlargest(name, "slope")])
     label_points(ax, list(zip(some.slope, some.r2, strict=True)), head_names(some), [BLACK] * len(some), near=(0, 0))
@@ -75,8 +73,3 @@ def plot_natural_shuffled(ax: Axes, natural: pd.DataFrame, shuffled: pd.DataFram
     ax.plot(ends, ends, color=BLACK, lw=0.8, ls="--")
     ax.set(xlabel="slope on shuffled text", ylabel="slope on natural text")
     return ax
-
-
-def _described(lengths: pd.DataFrame, slope: int) -> pd.Series:
-    """Which heads the law describes with slope 0 or 1: near it, and straight."""
-    return (lengths.r2 >= STRAIGHT) & ((lengths.slope - slope).abs() <= NEAR)

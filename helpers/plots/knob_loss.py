@@ -23,7 +23,7 @@ def plot_direction_ratios(
         limit: what the median of R may be at most, dashed; the median itself is the full line.
     """
     top = float(max(np.quantile(ratio, 0.99), np.quantile(null, 0.999)))
-    bins = np.linspace(0, top, 40).tolist()
+    bins = np.linspace(0, top, 26).tolist()
     ax.hist(null, bins, density=True, color=GREY, alpha=0.5, label="random directions")
     ax.hist(
         np.clip(ratio, 0, top), bins, density=True, histtype="step", color=colour, lw=1.8, label="the knob, a head each"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -24,7 +23,7 @@ def knob_figure(turned: TurnedHead, beta: float) -> Figure:
         beta: one of its settings.
     """
     at = list(turned.betas).index(beta)
-    fig = plt.figure(figsize=(9, 4.6))
+    fig = Figure(figsize=(9, 4.6), layout="constrained")
     [top], [bottom] = fig.subfigures(2, 1, squeeze=False, height_ratios=[1, 1.7])
     strips = top.subplots()
     labels = ["β = 1", f"β = {beta:g}"]
