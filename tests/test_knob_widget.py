@@ -117,7 +117,7 @@ def test_as_it_ships() -> None:
         turned.places(turned.betas) * [n, n**2], np.stack([one["kl"], one["chi"]], -1), atol=5e-3
     )
     assert list(turned.logit_difference) == one["ld"]
-    assert turned_view(turned, 0.5)["strips"]["strips"][0]["tokens"] == points["prompts"][1]["tokens"]
+    assert turned_view(turned, 0.5)["strips"]["strips"][0]["tokens"] == ["BOS", *points["prompts"][1]["tokens"][1:]]
 
 
 def test_points_of_other_prompts_are_refused() -> None:

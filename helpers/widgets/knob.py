@@ -16,13 +16,14 @@ from helpers.attention.record import AttentionRecord
 from helpers.diagnostics.plane import upper_curve
 from helpers.heads import Head
 from helpers.knob.turned import TurnedHead, tempered_rows
+from helpers.plots.rows import READABLE
 from helpers.widgets.web.plane import PlaneDots
 from helpers.widgets.web.strips import TokenStrips
 
 #: From a prompt's number and a head to the head turned.
 Turn = Callable[[int, Head], TurnedHead]
 #: Settings along which the path through the plane is drawn, beside those that can be chosen.
-_PATH = tuple(np.geomspace(0.02, 50, 60))
+_PATH = tuple(np.geomspace(0.02, 50, 100))
 _BAR = '<div style="background:currentColor; opacity:0.45; height:9px; width:{:.0f}px"></div>'
 
 
@@ -124,7 +125,7 @@ class HeadKnob:
 def _strips(turned: TurnedHead, beta: float) -> dict[str, Any]:
     at, end = list(turned.betas).index(beta), len(turned.tokens) - 1
     rows = {f"β = {beta:g}": turned.rows[at], "β = 1, as trained": turned.rows[turned.plain]}
-    common = {"tokens": list(turned.tokens), "query": end}
+    common = {"tokens": [READABLE.get(token, token) for token in turned.tokens], "query": end}
     strips = [{"label": label, "weights": row.tolist(), **common} for label, row in rows.items()]
     return {"strips": strips, "title": f"Head {turned.head} at the last token"}
 
@@ -151,9 +152,7 @@ def _says(turned: TurnedHead, beta: float) -> str:
     if turned.answer and turned.foil:
         now, before = turned.logit_difference[[at, plain]]
         names = f"{html.escape(turned.answer)} − {html.escape(turned.foil)}"
-        lines = [
-            f"<div>logit difference {names}: <b>{now:.2f}</b> (β = 1: {before:.2f}, change {now - before:+.2f})</div>"
-        ]
+        lines = [f"<div>logit difference {names}: <b>{now:.2f}</b> (β = 1: {before:.2f})</div>"]
     before_words = dict(turned.words[plain])
     rows = "".join(_word(word, p, before_words.get(word)) for word, p in turned.words[at])
     head = "<tr><th style='text-align:left'>next word</th><th></th><th>probability</th><th>at β = 1</th></tr>"
