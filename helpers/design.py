@@ -69,7 +69,7 @@ def design_in_words(design: Design, n_active: int, n_control: int, n_heads: int)
         if design == "pairs"
         else f"rank test (Mann-Whitney) over two sets of {n_active} and {n_control} prompts"
     )
-    return f"{what}; a head that shifts alone can reach q = {alone:.2g}"
+    return f"{what}; smallest q of a head that shifts alone: {alone:.2g}"
 
 
 def power_note(design: Design, n_active: int, n_control: int, n_heads: int) -> str:

@@ -94,7 +94,9 @@ def test_smallest_p_of_pairs_is_that_of_a_perfect_shift(n: int) -> None:
 
 def test_words() -> None:
     """The name of the test, the number of pairs or prompts, and the q that can be reached; too few are told."""
-    assert design_in_words("pairs", 12, 12, 48).startswith("paired sign-flip test over 12 pairs; a head that shifts")
+    assert design_in_words("pairs", 12, 12, 48).startswith(
+        "paired sign-flip test over 12 pairs; smallest q of a head that shifts alone: 0.02"
+    )
     assert "over two sets of 5 and 4 prompts" in design_in_words("sets", 5, 4, 48)
     assert power_note("pairs", 12, 12, 48) == ""
     assert "q < 0.05 over 48 heads can't be reached" in power_note("pairs", 4, 4, 48)
@@ -118,7 +120,7 @@ def test_the_command_says_which_test_ran(tmp_path: Path, capsys: pytest.CaptureF
     active = toy_side(seed=1)
     save_results(analyse(active, paired_side(active)), tmp_path / "first")
     for options, said in (
-        ([], "test     paired sign-flip test over 20 pairs; a head that shifts alone can reach q = 0.0024"),
+        ([], "test     paired sign-flip test over 20 pairs; smallest q of a head that shifts alone: 0.0024"),
         (["--design", "sets"], "test     rank test (Mann-Whitney) over two sets of 20 and 20 prompts"),
     ):
         assert main(["run", "--record", str(tmp_path / "first"), "--out", str(tmp_path / "out"), *options]) == 0
