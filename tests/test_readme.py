@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
 #: Its text without blocks of code, digits in code, addresses of links and pictures, and line breaks.
-TEXT = re.sub(r"```.*?```|(?<=\])\([^)\s]+\)|<!--.*?-->", " ", README, flags=re.DOTALL)
+TEXT = re.sub(r"```.*?```|<!-- badges -->.*?<!-- /badges -->|(?<=\])\([^)\s]+\)", " ", README, flags=re.DOTALL)
 WORDS = " ".join(re.sub(r"`[^`]+`", lambda code: re.sub(r"\d", "", code[0]), TEXT).split())
 
 
