@@ -149,7 +149,7 @@ def test_the_branch_stays(script: ModuleType, copy: Path) -> None:
 
 def test_binder_opens_the_landing_page(script: ModuleType, copy: Path) -> None:
     """The first link is Binder's, for this repository and branch, with lab/tree/ and a page that exists."""
-    assert script.main(["ann/heads", "--root", str(copy)]) == 0
+    assert script.main(["ann/heads", "--branch", "main", "--root", str(copy)]) == 0
     binder = urlsplit(links((copy / "README.md").read_text())[0])
     assert (binder.netloc, binder.path) == ("mybinder.org", "/v2/gh/ann/heads/main")
     [target] = parse_qs(binder.query, strict_parsing=True)["urlpath"]
