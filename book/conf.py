@@ -24,7 +24,7 @@ author = "the contributors; MIT licence"
 html_show_copyright = False
 html_title = project
 html_short_title = project
-language = "en_GB"
+language = "en"
 extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",

@@ -28,6 +28,7 @@ def setup(app: Any) -> dict[str, bool]:
     app.connect("autodoc-process-signature", as_written)
     app.connect("autodoc-process-docstring", comment_of_data, priority=100)
     app.connect("autodoc-process-docstring", bars, priority=200)
+    app.connect("autodoc-process-docstring", no_type, priority=600)
     app.connect("doctree-read", outside)
     app.connect("missing-reference", by_last_name)
     app.connect("build-finished", copy_mathjax)
@@ -68,18 +69,22 @@ def comment_of_data(app: Any, what: str, name: str, obj: Any, options: Any, line
 
 
 def bars(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """|dKL| is an absolute value, not reStructuredText's mark of a substitution; examples stay as they are.
-
-    Of a value or property, what stands before a colon in its first line is no type (Napoleon's reading): no line is first.
-    """
-    if what in ("data", "attribute", "property"):
-        lines.insert(0, "")
+    """|dKL| is an absolute value, not reStructuredText's mark of a substitution; examples stay as they are."""
     example = False
     for number, line in enumerate(lines):
         example = line.lstrip().startswith(">>>") or (example and bool(line.strip()))
         if not example:
             pieces = line.split("``")  # every second one is code
             lines[number] = "``".join(p if k % 2 else p.replace("|", r"\|") for k, p in enumerate(pieces))
+
+
+def no_type(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """What stands before a colon in the first line about a value or property is no type, as Napoleon reads it: put it back."""
+    for number, line in enumerate(lines if what in ("data", "attribute", "property") else ()):
+        if line.startswith(":type: "):
+            lines[0] = f"{line.removeprefix(':type: ')}: {lines[0]}"
+            del lines[number]
+            break
 
 
 # Links

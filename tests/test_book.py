@@ -351,7 +351,8 @@ def test_every_page_from_disk_without_a_network(site: Path, pages: dict[str, Pag
 
 
 #: Texts whose contrast with what is behind them is below 4.5 (WCAG AA): the text, and the contrast.
-FAINT = """() => {
+FAINT = """async () => {
+    await Promise.all(document.getAnimations().map(animation => animation.finished));
     const parse = colour => (colour.match(/[\\d.]+/g) || []).map(Number);
     const light = ([r, g, b]) => [r, g, b].map(v => v / 255).map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
         .reduce((sum, v, k) => sum + v * [0.2126, 0.7152, 0.0722][k], 0);
