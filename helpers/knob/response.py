@@ -119,6 +119,7 @@ def _at_one(rows: Tensor, visible: Tensor) -> tuple[NDArray[np.float64], NDArray
     return plain, chi
 
 
-def _error(kl: PerHead, predicted: PerHead, plain: PerHead) -> Float[np.ndarray, " head"]:
+def _error(kl: PerHead, predicted: PerHead, plain: PerHead) -> NDArray[np.float64]:
+    """The error of each head, in reading order; NaN where nothing moves."""
     wrong, moved = (np.abs(x).mean(0).ravel() for x in (predicted - kl, kl - plain))
     return np.asarray(np.divide(wrong, moved, out=np.full_like(moved, np.nan), where=moved > 0))

@@ -35,10 +35,10 @@ def loss(work: Work) -> None:
     with work.kept("loss") as kept:
         for prefix, model in (("", work.model), ("random_", random_twin(work.model))):
             said, slope, turn = _loss_slopes(kept, prefix, model, ids_of(short))
-            stretches[f"{prefix}loss"], each[f"{prefix}slope"] = said, slope.astype(np.float32)
+            stretches[f"{prefix}loss"], each[prefix] = said, slope.astype(np.float32)
             tables[prefix] = loss_table(slope, turn)
             drawn[prefix] = kept.get(f"{prefix}null", partial(random_ratios, turn, n_draws=NULL_DRAWS))
-    save_file(each, work.out / "slopes_of_stretches.safetensors")
+    save_file({"slope": each[""]}, work.out / "slopes_of_stretches.safetensors")
     work.write("stretches", stretches)
     work.write("loss", tables[""])
     work.write("random", tables["random_"])
