@@ -18,6 +18,7 @@ CARDS = ("helpers/measured/**/*.md", "helpers/demo/weights/README.md", "helpers/
 PICTURES = ("notebooks/images/*.png",)
 PART = re.compile(r"<!-- README: (.+) -->")
 CARD = "<!-- cards -->"
+LIVE = {"Playground(": "The app needs", "interact(": "Sliders and menus need"}
 APP = "\n![The app: prompts on top, a grid of heads, one head's plane and rows](images/playground.png)\n"
 SHORT = re.compile(r"\[(\d\d)\](?!\()")
 ROW = re.compile(r"\| \[[^]]*\]\(notebooks/(?P<name>[^)]*)\) \| (?P<question>.*) \|$", re.MULTILINE)
@@ -86,7 +87,7 @@ def part(readme: str, heading: str) -> str:
 def card(root: Path, path: str, readme: str) -> str:
     """A notebook's card: title, picture, and its question as the README's table has it."""
     name = Path(path).name
-    title = next(line[2:] for cell in read(root / path).cells for line in cell.source.splitlines() if line[:2] == "# ")
+    title = title_of(root / path)
     questions = {row["name"]: row["question"] for row in ROW.finditer(readme)}
     picture = f"notebooks/images/{name[:2]}.png"
     lines = [f":::{{grid-item-card}} {title}", f":link: {path.removesuffix('.ipynb')}", ":link-type: doc"]
@@ -96,6 +97,15 @@ def card(root: Path, path: str, readme: str) -> str:
 
 
 # Notebooks
+
+
+def title_of(path: Path) -> str:
+    """The first heading of a notebook's text."""
+    texts = [cell.source for cell in read(path).cells if cell.cell_type == "markdown"]
+    found = re.search(r"^# (.+)$", "\n".join(texts), re.MULTILINE)
+    if found is None:
+        raise ValueError(f"{path.name}: expected a heading '# ...' in its text, got none")
+    return found[1]
 
 
 def read(path: Path) -> Any:
@@ -126,10 +136,9 @@ def is_live(cell: Any) -> bool:
 
 def live_note(cell: Any, launch: str) -> str:
     """What stands in the place of widgets; the picture of a slider is beside it, that of the app is shown here."""
-    sliders = "interact(" in cell.source
-    what = "Sliders and menus need" if sliders else "The app needs"
+    what = next((words for code, words in LIVE.items() if code in cell.source), "The widget needs")
     note = f":::{{admonition}} Live in a running notebook\n:class: note live\n{what} a kernel: {launch}.\n"
-    return note + ("" if sliders else APP) + ":::\n"
+    return note + (APP if "Playground(" in cell.source else "") + ":::\n"
 
 
 def how_to_run(root: Path, path: str) -> str:
