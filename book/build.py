@@ -7,6 +7,7 @@ notebook, a card or the README leads from page to page; then Sphinx makes HTML o
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from pathlib import Path
 
@@ -20,10 +21,12 @@ def build(out: Path, root: Path = ROOT, processes: int = 2) -> int:
     from sphinx.cmd.build import build_main
     from stage import stage
 
-    sources = out.with_name(f"{out.name}-sources")
+    sources, doctrees = (out.with_name(f".{out.name}-{kind}") for kind in ("sources", "doctrees"))
+    if (out / ".buildinfo").exists():  # an earlier site, whose pages may not exist any more
+        shutil.rmtree(out)
     stage(root, sources)
     options = ["--fail-on-warning", "--keep-going", "--nitpicky", "--quiet", "--jobs", str(processes)]
-    return build_main([*options, "--conf-dir", str(BOOK), "--doctree-dir", f"{out}-doctrees", str(sources), str(out)])
+    return build_main([*options, "--conf-dir", str(BOOK), "--doctree-dir", str(doctrees), str(sources), str(out)])
 
 
 def main() -> int:

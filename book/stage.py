@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -92,7 +91,7 @@ def card(root: Path, path: str, readme: str) -> str:
     picture = f"notebooks/images/{name[:2]}.png"
     lines = [f":::{{grid-item-card}} {title}", f":link: {path.removesuffix('.ipynb')}", ":link-type: doc"]
     if (root / picture).exists():
-        lines += [f":img-top: {picture}", f":img-alt: A figure of notebook {name[:2]}"]
+        lines += [f":img-top: {picture}", f":img-alt: Figure of notebook {title}"]
     return "\n".join([*lines, "", questions.get(name, ""), ":::"])
 
 
@@ -157,9 +156,3 @@ def published(root: Path) -> Any:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-def remove(out: Path) -> None:
-    """Forget a built book and all that was kept for building it again."""
-    for folder in (out, out.with_name(f"{out.name}-sources"), Path(f"{out}-doctrees")):
-        shutil.rmtree(folder, ignore_errors=True)
