@@ -93,12 +93,12 @@ def plot_predictor_correlations(ax: Axes, correlations: pd.DataFrame, *, named: 
     """
     order = correlations[::-1].reset_index(drop=True)
     places = np.arange(len(order))
-    ax.hlines(places, order.null_low, order.null_high, color=GREY, lw=9, alpha=0.3)
+    ax.hlines(places, order.null_low, order.null_high, color=GREY, lw=9, alpha=0.3, label="shuffled within layers")
     for y, row in order.iterrows():
         colour = VERMILION if row.predictor == named else BLUE
         ax.plot([row.within_low, row.within_high], [y, y], color=colour, lw=2)
-        ax.plot(row.within, y, "o", color=colour, ms=7)
-        ax.plot(row.rho, y, "D", mfc="none", mec=colour, ms=6)
+        ax.plot(row.within, y, "o", color=colour, ms=7, label="within layers" if y == places[-1] else None)
+        ax.plot(row.rho, y, "D", mfc="none", mec=colour, ms=6, label="over all heads" if y == places[-1] else None)
     ax.axvline(limit, color=BLACK, lw=0.8, ls="--")
     ax.axvline(0, color=GREY, lw=0.8)
     ax.set_yticks(places, order.predictor)
