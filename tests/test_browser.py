@@ -1,4 +1,7 @@
-"""The playground in JupyterLab in a real browser: typed into, clicked on and looked at.
+"""The playground in JupyterLab in a real browser: what a reader does, from the first prompt to a page that is sent on.
+
+One JupyterLab and one browser for all of it, at two widths and in two themes. Pictures are kept in ``build/browser``; the one in the
+README is ``readme.png`` of there.
 
 Needs Debian's chromium and the Python package playwright (which downloads no browser here).
 """
@@ -6,7 +9,6 @@ Needs Debian's chromium and the Python package playwright (which downloads no br
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import secrets
 import shutil
@@ -19,6 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import pandas as pd
 import pytest
 
@@ -35,6 +38,13 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium here (Debian: apt install chromium)"),
     pytest.mark.skipif(importlib.util.find_spec("playwright") is None, reason="no playwright (pip install playwright)"),
 ]
+
+SIZES = {
+    "readme": {"width": 1300, "height": 1160},
+    "narrow": {"width": 900, "height": 1000},
+    "wide": {"width": 1600, "height": 1000},
+}
+SHOTS = REPOSITORY / "build" / "browser"
 
 #: Resolves once the notebook's document is open and its kernel idle and connected.
 READY = """name => {
@@ -68,9 +78,16 @@ def wait_for_server(url: str, server: subprocess.Popen[bytes], seconds: float = 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """The notebook's copy, alone in a folder."""
+    """The notebook's set-up and its app, alone in a folder; nbval runs all of its cells."""
     (tmp_path / "notebooks").mkdir()
-    shutil.copy(REPOSITORY / "notebooks" / NOTEBOOK, tmp_path / "notebooks")
+    notebook = nbformat.read(REPOSITORY / "notebooks" / NOTEBOOK, as_version=4)
+    wanted = ("find_spec", "load_model(", "Playground(")
+    cells = [
+        cell for cell in notebook.cells if cell.cell_type == "code" and any(word in cell.source for word in wanted)
+    ]
+    assert len(cells) == len(wanted)
+    notebook.cells = cells
+    nbformat.write(notebook, tmp_path / "notebooks" / NOTEBOOK)
     return tmp_path / "notebooks"
 
 
@@ -109,10 +126,13 @@ def page(lab: str, tmp_path: Path) -> Iterator[Any]:
 
     with sync_playwright() as playwright:
         context = playwright.chromium.launch_persistent_context(
-            str(tmp_path / "profile"), executable_path=CHROMIUM, args=FLAGS, viewport={"width": 1300, "height": 1600}
+            str(tmp_path / "profile"), executable_path=CHROMIUM, args=FLAGS, viewport=SIZES["readme"]
         )
-        context.set_default_timeout(180_000)
+        context.set_default_timeout(30_000)
         page = context.pages[0]
+        page.errors = []
+        page.on("pageerror", lambda error: page.errors.append(str(error)))
+        page.on("console", lambda said: page.errors.append(said.text) if said.type == "error" else None)
         page.goto(lab, wait_until="domcontentloaded")
         page.wait_for_function("() => window.jupyterapp?.shell?.currentWidget")
         page.wait_for_function(READY, arg=NOTEBOOK, timeout=180_000)
@@ -123,106 +143,200 @@ def page(lab: str, tmp_path: Path) -> Iterator[Any]:
         context.close()
 
 
-def button(page: Any, name: str) -> Any:
-    return page.locator(".jupyter-button").filter(has_text=name).first
+#: Sets the source of a new cell below and runs it.
+RUN_CODE = """async code => {
+    const app = window.jupyterapp;
+    await app.commands.execute('notebook:insert-cell-below');
+    app.shell.currentWidget.content.activeCell.model.sharedModel.setSource(code);
+    await app.commands.execute('notebook:run-cell');
+}"""
 
 
-def colours(page: Any) -> list[str]:
-    """Background of each cell of the grid."""
-    return page.locator(".widget-gridbox .jupyter-button").evaluate_all(
-        "cells => cells.map(cell => getComputedStyle(cell).backgroundColor)"
+class App:
+    """One playground on the page, as a reader finds it."""
+
+    def __init__(self, page: Any, number: int = 0) -> None:
+        self.page = page
+        self.root = page.locator(".jp-OutputArea-output > .jupyter-widgets.widget-vbox").nth(number)
+
+    def button(self, name: str) -> Any:
+        return self.root.locator(".jupyter-button").filter(has_text=name).first
+
+    def cells(self) -> Any:
+        return self.root.locator(".ahd-grid [role=gridcell]")
+
+    def cell(self, head: str) -> Any:
+        return self.root.locator(f'.ahd-cell[data-at="{head.replace(".", ",")}"]')
+
+    def type(self, active: str, control: str) -> None:
+        """Into the boxes, and leave them."""
+        for number, text in enumerate((active, control)):
+            self.root.locator(".widget-gridbox textarea").nth(number).fill(text)
+            self.page.keyboard.press("Tab")
+
+    def run(self) -> None:
+        """Press Run and wait until it can be pressed again."""
+        self.button("Run").click()
+        self.root.locator(".jupyter-button:not([disabled])", has_text="Run").first.wait_for()
+
+    def says(self, text: str) -> None:
+        self.root.get_by_text(text).first.wait_for()
+
+    def shot(self, name: str) -> None:
+        self.page.screenshot(path=SHOTS / f"{name}.png")
+
+    def in_sight(self) -> None:
+        """From the top of the app down, grid and head view stand side by side in the window; nothing scrolls sideways."""
+        self.root.evaluate("app => app.scrollIntoView()")
+        window = self.page.viewport_size
+        grid, strips = (self.root.locator(name).first.bounding_box() for name in (".ahd-grid", ".ahd-strip"))
+        assert grid["x"] + grid["width"] <= strips["x"] <= window["width"]
+        assert strips["y"] + strips["height"] <= window["height"]
+        assert grid["y"] + grid["height"] <= window["height"]
+        assert self.root.evaluate("app => app.scrollWidth <= app.clientWidth + 1")
+
+
+def theme(page: Any, name: str) -> None:
+    page.evaluate("name => window.jupyterapp.commands.execute('apputils:change-theme', { theme: name })", name)
+    page.wait_for_function("name => document.body.dataset.jpThemeName === name", arg=name)
+
+
+def test_what_a_reader_does(page: Any, folder: Path) -> None:
+    """Type, run, look around by mouse and keys, compare, turn the knob, save, come back; then a real model, two widths, two themes."""
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    app = App(page)
+    app.says("Nothing to say against these prompts")
+    a_bad_prompt_is_named(app)
+    own_prompts_are_run(app)
+    app.in_sight()
+    heads_are_opened_and_compared(app)
+    rows_and_knob_are_opened(app)
+    page_and_table_are_saved(app, folder)
+    a_long_run_is_stopped(app)
+    a_link_brings_the_view_back(app)
+    a_real_model_is_looked_at(app)
+    assert page.errors == []
+
+
+def a_bad_prompt_is_named(app: App) -> None:
+    app.type("Mary saw a zeppelin\nred cup red", "red cup box\nold key pen")
+    app.says("Active prompt 1: the word 'zeppelin' is not in this model's vocabulary")
+    app.run()
+    app.says("Not run")
+
+
+def own_prompts_are_run(app: App) -> None:
+    """Eight pairs: each word twice, or not."""
+    words = ["cup", "box", "pen", "key", "map", "lamp", "apple", "coin"]
+    app.type(
+        "\n".join(f"{a} {b} {a}" for a, b in zip(words, words[1:] + words[:1], strict=True)),
+        "\n".join(f"{a} {b} {c}" for a, b, c in zip(words, words[1:] + words[:1], words[2:] + words[:2], strict=True)),
     )
+    app.run()
+    app.says("in 8 pairs, which heads attend differently from END")
+    assert app.cells().count() == 48
+    assert app.root.locator(".ahd-grid").get_attribute("aria-label")
 
 
-def picture(page: Any, name: str) -> str:
-    """Where a picture of the app comes from; a new picture has a new address."""
-    return page.locator(f"img.playground-{name}").get_attribute("src")
+def heads_are_opened_and_compared(app: App) -> None:
+    """By a click, by arrow keys, which stay in the app; a second one by its key; every step changes what stands beside the grid."""
+    keyboard = app.page.keyboard
+    app.cell("2.3").click()
+    app.says("Head 2.3")
+    active = app.page.evaluate("() => window.jupyterapp.shell.currentWidget.content.activeCellIndex")
+    keyboard.press("ArrowRight")
+    app.says("Head 2.4")
+    keyboard.press("ArrowDown")
+    app.says("head 3.4, active prompt 1 of 8")
+    assert app.page.evaluate("() => window.jupyterapp.shell.currentWidget.content.activeCellIndex") == active
+    app.cell("5.0").click(modifiers=["Shift"])
+    app.says("head 5.0, control prompt 1 of 8")
+    app.cell("5.0").hover()
+    tip = app.page.locator(".ahd-tip:visible").first.inner_text()
+    assert "ΔKL" in tip
+    assert "q = " in tip
+    app.shot("compared")
 
 
-def run_and_wait(page: Any) -> None:
-    """Press Run and wait until it can be pressed again."""
-    button(page, "Run").click()
-    page.wait_for_function(
-        """() => [...document.querySelectorAll('.jupyter-button')].some(
-            b => b.textContent.trim() === 'Run' && !b.disabled)""",
-        timeout=180_000,
-    )
+def rows_and_knob_are_opened(app: App) -> None:
+    app.button("Every row").click()
+    app.root.locator("canvas").first.wait_for()
+    app.button("Turn its knob").click()
+    app.says("beta = 1")
+    handle = app.root.locator(".noUi-handle").first
+    handle.focus()
+    for _ in range(8):
+        app.page.keyboard.press("ArrowRight")
+    app.says("beta = 4")
+    app.shot("knob")
 
 
-def press_run_until(page: Any, done: Any, seconds: float = 180) -> None:
-    """Press Run, again if a press fell into a run that was still going on, until ``done()``."""
-    end = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < end, "the grid did not change"
-        if button(page, "Run").is_enabled():
-            button(page, "Run").click()
-        time.sleep(2)
-
-
-def changed(read: Any, before: Any, seconds: float = 180) -> Any:
-    """What ``read()`` gives once it no longer gives ``before``."""
-    end = time.monotonic() + seconds
-    while (now := read()) == before:
-        assert time.monotonic() < end, f"still {str(before)[:200]}"
-        time.sleep(0.1)
-    return now
-
-
-def test_playground(page: Any, folder: Path) -> None:
-    """Run an example; type a prompt and see the grid change; open a head; export; a bad prompt gets its sentence; stop."""
-    shots = REPOSITORY / "build" / "browser"
-    shots.mkdir(parents=True, exist_ok=True)
-    active = page.locator(".jupyter-widgets textarea[rows='9']").first  # the other is for one's own frames
-    active.evaluate("area => area.scrollIntoView()")
-    active.wait_for()
-
-    button(page, "Run").click()
-    page.locator(".widget-gridbox .jupyter-button").nth(47).wait_for(timeout=180_000)
-    page.wait_for_function("() => document.querySelector('.widget-gridbox button').title.includes('shift of KL')")
-    run_and_wait(page)
-    first = colours(page)
-    assert len(first) == 48
-    assert len(set(first)) > 5
-
-    active.fill(active.input_value() + "\nMary Mary Mary red red red cup cup cup box box old old key")
-    press_run_until(page, lambda: colours(page) != first)
-    page.get_by_text("active   13 prompts of 15 tokens").wait_for()
-
-    plane, rows = picture(page, "plane"), picture(page, "rows")
-    cell = page.locator(".widget-gridbox .jupyter-button").filter(has_text="3.4")
-    cell.scroll_into_view_if_needed()
-    cell.focus()
-    page.keyboard.press("Space")
-    changed(lambda: picture(page, "plane"), plane)
-    rows = changed(lambda: picture(page, "rows"), rows)
-    page.locator(".widget-gridbox .jupyter-button").filter(has_text="5.0").click()
-    changed(lambda: picture(page, "rows"), rows)
-    page.locator(".jupyter-widgets.widget-vbox").first.screenshot(path=shots / "playground.png")
-
-    button(page, "Save table").click()
-    page.get_by_text("Saved: results-playground/heads.csv").wait_for()
-    table = pd.read_csv(folder / "results-playground" / "heads.csv")
+def page_and_table_are_saved(app: App, folder: Path) -> None:
+    """Both beside the notebook, the table twice under two names; the page opens from the disk and is the same view."""
+    for name in ("heads.csv", "heads-2.csv"):
+        app.button("Table").click()
+        app.says(f"Saved: results-playground/{name}")
+    table = pd.read_csv(folder / "results-playground" / "heads-2.csv")
     assert len(table) == 48
-    tooltip = page.locator(".widget-gridbox .jupyter-button").filter(has_text="5.0").get_attribute("title")
-    value = table.query("layer == 5 and head == 0").d_kl.item()
-    assert float(tooltip.rsplit(": ", 1)[1]) == pytest.approx(value, abs=0.00051), json.dumps(tooltip)
+    with app.page.expect_download() as saved:
+        app.root.get_by_role("button", name="Download heads-2.csv").click()
+    assert Path(saved.value.path()).read_text() == (folder / "results-playground" / "heads-2.csv").read_text()
+    app.button("Page").click()
+    app.says("Saved: results-playground/playground.html")
+    opened = app.page.context.new_page()
+    opened.goto((folder / "results-playground" / "playground.html").as_uri())
+    assert opened.locator(".ahd-grid [role=gridcell]").count() == 48
+    opened.get_by_text("in 8 pairs, which heads attend differently").wait_for()
+    opened.screenshot(path=SHOTS / "page.png", full_page=True)
+    opened.close()
 
-    good = colours(page)
-    active.fill("Mary saw a zeppelin\n" + active.input_value())
-    page.keyboard.press("Tab")
-    page.get_by_text("Active prompt 1: the word 'zeppelin' is not in this model's vocabulary").wait_for()
-    run_and_wait(page)
-    page.get_by_text("Active prompt 1: the word 'zeppelin' is not in this model's vocabulary").wait_for()
-    assert colours(page) == good
-    page.locator(".jupyter-widgets.widget-vbox").first.screenshot(path=shots / "bad_prompt.png")
 
-    active.fill("\n".join(["Mary has a ring"] * 2000))
-    page.keyboard.press("Tab")
-    button(page, "Run").click()
-    stop = button(page, "Stop")
-    page.wait_for_function(
-        "() => [...document.querySelectorAll('.jupyter-button')].some(b => b.textContent.trim() === 'Stop' && !b.disabled)"
+def a_long_run_is_stopped(app: App) -> None:
+    """Stop is heard, and the result before it stays, marked as one of other prompts."""
+    before = app.cell("2.3").get_attribute("aria-label")
+    app.button("Prompts").click()
+    app.type("\n".join(["Mary has a ring"] * 2000), "\n".join(["Mary has a cup"] * 2000))
+    app.says("Of the prompts before")
+    app.button("Run").click()
+    app.root.locator(".jupyter-button:not([disabled])", has_text="Stop").first.click()
+    app.says("Stopped while")
+    assert app.cell("2.3").get_attribute("aria-label") == before
+
+
+def a_link_brings_the_view_back(app: App) -> None:
+    """The line of the button Link, given to a new app, brings prompts, head and compared head."""
+    app.button("Link").click()
+    app.says("model=demo&example=your")
+    line = app.root.locator("pre").last.inner_text()
+    line = line.replace(
+        line[line.index("&active=") : line.index("&head=")],
+        "&active=red+cup+red%0Aold+key+old&control=red+cup+box%0Aold+key+pen",
     )
-    stop.click()
-    page.get_by_text("Stopped after ").wait_for()
-    assert colours(page) == good
+    app.page.evaluate(RUN_CODE, f"Playground(state={line!r}).view")
+    other = App(app.page, 1)
+    other.says("in 2 pairs, which heads attend differently")
+    other.says("head 3.4, active prompt 1 of 2")
+    other.says("head 5.0, control prompt 1 of 2")
+
+
+def a_real_model_is_looked_at(app: App) -> None:
+    """SmolLM2's shipped rows open when it is chosen; at 900 and 1,600 pixels, light and dark, grid and head are in sight."""
+    app.page.set_viewport_size(SIZES["readme"])
+    app.page.evaluate(RUN_CODE, 'Playground("smollm2").view')
+    real = App(app.page, 2)
+    real.says("94 of 270 heads shift their KL")
+    assert real.cells().count() == 270
+    real.cell("24.4").click()
+    real.says("Head 24.4, Negative Name Mover, causal in IOI")
+    app.page.mouse.move(0, 0)
+    real.in_sight()
+    real.root.screenshot(path=SHOTS / "readme.png")
+    for name in ("JupyterLab Dark", "JupyterLab Light"):
+        theme(app.page, name)
+        for size in ("narrow", "wide"):
+            app.page.set_viewport_size(SIZES[size])
+            app.page.wait_for_timeout(300)  # for the components to measure their place
+            real.in_sight()
+            real.shot(f"smollm2-{size}-{name.split()[-1].lower()}")
+    real.button("Turn its knob").click()
+    real.says("The knob runs the model again: it needs smollm2 in memory.")

@@ -204,10 +204,12 @@ def _repetitions(inputs: Inputs) -> Iterable[Finding]:
 
     Prompts of the tasks (they have names) are as they are meant to be.
     """
+    if not any(repeated_words(p.text) for p in inputs.active):
+        return
     for side, number, prompt in _numbered(inputs):
-        words = repeated_words(prompt.text)
-        if prompt.spans or not any(repeated_words(p.text) for p in inputs.active):
+        if prompt.spans:
             continue
+        words = repeated_words(prompt.text)
         if side == "active" and not words:
             yield side, number, "no name or word is repeated: a repetition circuit has nothing to do"
         if side == "control" and words:

@@ -23,8 +23,7 @@ def draw(state: State, old: State | None = None) -> Screen:
 
 def _differs_in_progress(state: State, old: State) -> bool:
     """Whether two states differ in how far a run has come, and in nothing else."""
-    now = {"step": state.step, "done": state.done, "total": state.total}
-    return state != old and replace(old, **now) == state
+    return state != old and replace(old, step=state.step, done=state.done, total=state.total) == state
 
 
 def _boxes(state: State) -> Screen:

@@ -66,7 +66,8 @@ class Session:
 
     def edit(self, **changes: str) -> None:
         """The reader has changed boxes; the checker reads them."""
-        self.do(lambda state: self._checked(happen.edited(state, **changes)))
+        self.do(happen.edited, **changes)
+        self.check()
 
     def choose_model(self, name: str) -> None:
         """Another model: examples are made for it, and what ships for it opens at once."""
@@ -80,7 +81,8 @@ class Session:
     def choose_example(self, name: str, *, position: str = "END") -> None:
         """An example, or the reader's own prompts again, in the boxes."""
         if name == TYPED:
-            self.do(lambda state: self._checked(happen.retyped(state)))
+            self.do(happen.retyped)
+            self.check()
             return
         try:
             inputs = self._example(name)
@@ -88,7 +90,8 @@ class Session:
             complaint = f"The example: {what_it_says(error)}"
             self.do(lambda state: happen.complained(happen.edited(state, example=name), complaint))
             return
-        self.do(lambda state: self._checked(happen.filled(state, name, inputs, position)))
+        self.do(happen.filled, name, inputs, position)
+        self.check()
 
     def own_changed(self, **changes: str) -> None:
         """Other names or frames of the reader's own example."""
@@ -101,15 +104,16 @@ class Session:
             return own_example(draft.names, draft.frames)
         return shipped_example(draft.model, name) or example(name, self.keeper.held(draft.model))
 
-    def _checked(self, state: State) -> State:
-        """The state with what the checker says of its draft."""
+    def check(self) -> None:
+        """Let the checker read the draft. That may take a while, so others may act meanwhile; an edit makes it void."""
+        state = self.state
         inputs, model = state.inputs(), state.draft.model
         if (rows := shipped_rows(model, inputs)) is not None:
             tokens = {side: record.prompts for side, record in zip(SIDES, rows, strict=True)}
             said = checker.check(inputs, tokens=tokens, n_heads=rows[0].n_layers * rows[0].n_heads)
         else:
             said = checker.check(inputs, self.keeper.held(model))
-        return happen.checked(state, said)
+        self.do(happen.checked, state.draft, said)
 
     def ships(self) -> bool:
         """Whether what the boxes ask can be answered from rows that ship."""
@@ -152,7 +156,7 @@ class Session:
         model = None if rows else self.keeper.get(self.state.draft.model)
         if model is not None:
             self._suit(model)
-        self.do(self._checked)
+        self.check()
         asked, inputs = self.state.draft, self.state.inputs()
         if self.state.said.errors:
             raise ValueError("Not run: there is something wrong with the prompts (below).")

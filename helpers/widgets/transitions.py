@@ -50,9 +50,10 @@ def retyped(state: State) -> State:
     return replace(state, draft=replace(state.draft, example=TYPED, active=active, control=control))
 
 
-def checked(state: State, said: Check) -> State:
-    """The checker has read the draft; a position that its prompts don't have gives way to END."""
-    draft = state.draft
+def checked(state: State, draft: Draft, said: Check) -> State:
+    """The checker has read a draft; a position that its prompts don't have gives way to END. Of another draft nothing is taken."""
+    if draft != state.draft:
+        return state
     if said.tokens and draft.position not in [value for _, value in positions(said.tokens)]:
         draft = replace(draft, position="END")
     return replace(state, said=said, draft=draft)
