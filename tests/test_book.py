@@ -221,7 +221,7 @@ def pages(site: Path) -> dict[str, Page]:
 
 @pytest.mark.slow
 def test_every_notebook_and_card_is_a_page(site: Path, pages: dict[str, Page]) -> None:
-    """Each notebook in order, on the front page too, and each card; a folded solution is an element of its own."""
+    """Each notebook in order, on the front page too, and each card; folded parts fold; where widgets were, it says how to run them."""
     names = [f"notebooks/{path.stem}.html" for path in NOTEBOOKS]
     assert [name for name in pages if name.startswith("notebooks/")] == names
     front = [link for link in pages["index.html"].links if link in names]
@@ -229,8 +229,10 @@ def test_every_notebook_and_card_is_a_page(site: Path, pages: dict[str, Page]) -
     cards = [*(ROOT / "helpers").glob("measured/**/*.md"), ROOT / "helpers" / "models" / "ARCHITECTURES.md"]
     assert {card.relative_to(ROOT).with_suffix(".html").as_posix() for card in cards} <= set(pages)
     for name, path in zip(names, NOTEBOOKS, strict=True):
-        folded = sum(cell.source.count("<details>") for cell in nbformat.read(path, as_version=4).cells)
-        assert pages[name].tags["summary"] >= folded
+        cells = nbformat.read(path, as_version=4).cells
+        assert pages[name].tags["summary"] >= sum(cell.source.count("<details>") for cell in cells)
+        live = sum("nbval-ignore-output" in cell.metadata.get("tags", []) and not cell.outputs for cell in cells)
+        assert (site / name).read_text("utf-8").count("Live in a running notebook") == live
 
 
 @pytest.mark.slow
