@@ -69,11 +69,12 @@ bench: $(READY_TO_TEST)  ## time and memory of recording and patching against na
 	@$(BIN)/python tests/benchmarks/attention.py
 	@$(BIN)/python tests/benchmarks/whole_run.py
 	@$(BIN)/python tests/benchmarks/patching.py
+	@$(BIN)/python tests/benchmarks/playground.py
 
 measure: $(READY) $(FOR_MODEL)  ## repeat the shipped measurements of a model (about 40 minutes on 2 cores for smollm2): MODEL=
 	@$(BIN)/python -m helpers.measured.build $(or $(MODEL),smollm2)
 
-measure-knob: $(READY) $(FOR_MODEL)  ## repeat the measurements of the knob, or go on with them (about 45 minutes on 2 cores for smollm2): MODEL=
+measure-knob: $(READY) $(FOR_MODEL)  ## repeat the measurements of the knob, or go on with them (about half an hour on 2 cores for smollm2): MODEL=
 	@$(BIN)/python -m helpers.measured.knob_build $(or $(MODEL),smollm2)
 
 demo-model: $(READY)  ## train the demo models again (up to 90 minutes on 2 cores)

@@ -1,22 +1,12 @@
 """The playground in JupyterLab in a real browser: what a reader does, from the first prompt to a page that is sent on.
 
-One JupyterLab and one browser for all of it, at two widths and in two themes. Pictures are kept in ``build/browser``; the one in the
-README is ``readme.png`` of there.
-
-Needs Debian's chromium and the Python package playwright (which downloads no browser here).
+One JupyterLab and one browser for all of it, at two widths and in two themes. Pictures are kept in ``build/browser``; the
+README's is ``readme.png`` of there. Needs Debian's chromium and the Python package playwright (which downloads no browser here).
 """
 
 from __future__ import annotations
 
 import importlib.util
-import os
-import secrets
-import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,56 +14,20 @@ from typing import Any
 import nbformat
 import pandas as pd
 import pytest
+from lab import CHROMIUM, jupyterlab, ran_notebook
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 NOTEBOOK = "04_try_your_own_prompts.ipynb"
-CHROMIUM = shutil.which("chromium")
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-]  # fmt: skip
+SHOTS = REPOSITORY / "build" / "browser"
+SIZES = {
+    "readme": {"width": 1300, "height": 1160}, "narrow": {"width": 900, "height": 1000}, "wide": {"width": 1600, "height": 1000},
+}  # fmt: skip
 
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium here (Debian: apt install chromium)"),
     pytest.mark.skipif(importlib.util.find_spec("playwright") is None, reason="no playwright (pip install playwright)"),
 ]
-
-SIZES = {
-    "readme": {"width": 1300, "height": 1160},
-    "narrow": {"width": 900, "height": 1000},
-    "wide": {"width": 1600, "height": 1000},
-}
-SHOTS = REPOSITORY / "build" / "browser"
-
-#: Resolves once the notebook's document is open and its kernel idle and connected.
-READY = """name => {
-    const widget = window.jupyterapp.shell.currentWidget;
-    const session = widget?.context?.sessionContext;
-    return widget?.context?.path === name && session?.isReady && session.session?.kernel?.status === 'idle'
-        && session.session.kernel.connectionStatus === 'connected';
-}"""
-
-#: Runs every cell; the promise's result is true only if none failed.
-RUN_ALL = """async () => {
-    await window.jupyterapp.commands.execute('notebook:clear-all-cell-outputs');
-    window.allRan = undefined;
-    window.jupyterapp.commands.execute('notebook:run-all-cells').then(
-        ok => { window.allRan = ok === true; }, error => { window.allRan = String(error); });
-}"""
-
-
-def wait_for_server(url: str, server: subprocess.Popen[bytes], seconds: float = 180) -> None:
-    """Until the server answers."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        assert server.poll() is None, "JupyterLab ended"
-        try:
-            with urllib.request.urlopen(url, timeout=2):
-                return
-        except OSError:
-            time.sleep(0.2)
-    raise TimeoutError(url)
 
 
 @pytest.fixture
@@ -92,55 +46,14 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def lab(folder: Path, tmp_path: Path) -> Iterator[str]:
-    """A JupyterLab of its own, without the user's settings; yields the address of the notebook."""
-    token = secrets.token_hex(8)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    names = ("CONFIG_DIR", "DATA_DIR", "RUNTIME_DIR")
-    own = {f"JUPYTER_{name}": str(tmp_path / name) for name in names}
-    own |= {f"JUPYTERLAB_{name}": str(tmp_path / name) for name in ("SETTINGS_DIR", "WORKSPACES_DIR")}
-    news = tmp_path / "SETTINGS_DIR" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
-    news.parent.mkdir(parents=True)
-    news.write_text('{"fetchNews": "false"}')  # no pop-up over the app
-    options = [
-        "--no-browser", "--ip=127.0.0.1", f"--port={port}", "--ServerApp.port_retries=0", "--allow-root",
-        f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={folder}", "--expose-app-in-browser",
-    ]  # fmt: skip
-    with (tmp_path / "lab.log").open("wb") as log:
-        command = [sys.executable, "-m", "jupyterlab", *options]
-        server = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | own | {"OMP_NUM_THREADS": "1"})
-    try:
-        wait_for_server(f"http://127.0.0.1:{port}/api/status?token={token}", server)
-        yield f"http://127.0.0.1:{port}/doc/tree/{NOTEBOOK}?token={token}"
-    finally:
-        server.terminate()
-        server.wait(20)
-
-
-@pytest.fixture
-def page(lab: str, tmp_path: Path) -> Iterator[Any]:
+def page(folder: Path, tmp_path: Path) -> Iterator[Any]:
     """The notebook, open and run from top to bottom."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        context = playwright.chromium.launch_persistent_context(
-            str(tmp_path / "profile"), executable_path=CHROMIUM, args=FLAGS, viewport=SIZES["readme"]
-        )
-        context.set_default_timeout(30_000)
-        page = context.pages[0]
-        page.errors = []
-        page.on("pageerror", lambda error: page.errors.append(str(error)))
-        page.on("console", lambda said: page.errors.append(said.text) if said.type == "error" else None)
-        page.goto(lab, wait_until="domcontentloaded")
-        page.wait_for_function("() => window.jupyterapp?.shell?.currentWidget")
-        page.wait_for_function(READY, arg=NOTEBOOK, timeout=180_000)
-        page.evaluate(RUN_ALL)
-        page.wait_for_function("() => window.allRan !== undefined", timeout=300_000)
-        assert page.evaluate("() => window.allRan") is True
+    (tmp_path / "lab").mkdir()
+    with (
+        jupyterlab(folder / NOTEBOOK, tmp_path / "lab") as address,
+        ran_notebook(address, NOTEBOOK, tmp_path / "profile", SIZES["readme"]) as page,
+    ):
         yield page
-        context.close()
 
 
 #: Sets the source of a new cell below and runs it.

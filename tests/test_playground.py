@@ -366,10 +366,8 @@ def test_grid_data(real: Result) -> None:
     table = real.experiment.table.set_index(["layer", "head"])
     np.testing.assert_array_equal(np.ravel(data["values"]), table.d_kl)
     row = table.loc[(23, 2)]
-    assert (
-        f"ΔKL {row.d_kl:+.3f} (95 % {row.d_kl_low:+.3f} to {row.d_kl_high:+.3f}), q = {row.d_kl_q:.2g}"
-        in data["tips"][23][2]
-    )
+    said = f"ΔKL {row.d_kl:+.3f} (95 % {row.d_kl_low:+.3f} to {row.d_kl_high:+.3f}), q = {row.d_kl_q:.2g}"
+    assert said.replace("-", "−") in data["tips"][23][2]
     ring = next(mark for mark in data["marks"] if mark["shape"] == "ring")
     assert len(ring["heads"]) == 17
     assert {tuple(h) for h in data["significant"]} == set(table.index[table.d_kl_q < 0.05])

@@ -92,8 +92,8 @@ class Playground(Panel):
 
     def page(self) -> str:
         """The view of now as one HTML page, which opens without a network."""
-        parts = [self.grid, self.table], [self.strips, self.plane]
-        return export.as_page(self.state, *parts, [self.matrix] if self.state.view.pattern else [])
+        more = [self.matrix] if self.state.view.pattern else []
+        return export.as_page(self.state, [self.grid, self.table], [self.strips, self.plane], *more)
 
     def _hand_over_file(self, name: str, data: bytes, mime: str) -> None:
         path = export.write_new(self.folder, name, data)

@@ -22,6 +22,7 @@ from helpers.prompts.prompt import Prompt
 from helpers.widgets.examples import EXAMPLES, TYPED
 from helpers.widgets.inputs import token_index
 from helpers.widgets.playground import MEASURES, grid_figure
+from helpers.widgets.screen import head_lines
 from helpers.widgets.shipped import SHIPPED, places_in, shipped_sides
 from helpers.widgets.state import DESIGNS, SIDES, Draft, Result, State, View
 from helpers.widgets.web.page import static_page
@@ -96,16 +97,19 @@ def record_bytes(result: Result) -> bytes:
     return buffer.getvalue()
 
 
-def as_page(state: State, *rows: Sequence[WebPart]) -> str:
-    """A page of some rows of components, with what was asked and found; it opens from a disk."""
-    assert state.result is not None
-    result = state.result
-    said = [f"Asked: {asked(result)}", f"Found: {found(result)}", result.known.sentence, *result.experiment.notes]
-    parts: list[Any] = [text for text in said if text]
-    parts += [list(row) for row in rows if row]
-    return static_page(
-        [*parts, f"This view in the playground: {as_link(state)}"], title=f"Attention heads of {result.asked.model}"
-    )
+def as_page(state: State, heads: Sequence[WebPart], head: Sequence[WebPart], *more: WebPart) -> str:
+    """A page of all heads and the open one, with what was asked and found; it opens from a disk.
+
+    Args:
+        state: with a result. ``heads``, ``head``: components that stand side by side; ``more``: below them.
+    """
+    result, view = state.result, state.view
+    assert result is not None
+    before = [f"Asked: {asked(result)}", f"Found: {found(result)}", result.known.sentence, *result.experiment.notes]
+    opened = [", ".join(head_lines(result, one)) for one in (view.head, view.compared) if one]
+    link = f'This view in the playground: Playground(state="{as_link(state)}")'
+    title = f"Attention heads of {result.asked.model}"
+    return static_page([*filter(None, before), [*heads], *opened, [*head], *more, link], title=title)
 
 
 # ---- code

@@ -27,8 +27,8 @@ LONGEST = 300
 _SHIFTS = {
     name: [
         {"key": f"d_{name}", "label": label, "signed": True},
-        {"key": f"{name}_interval", "label": "95 % interval", "signed": True},
         {"key": f"d_{name}_q", "label": "q", "digits": 4},
+        {"key": f"{name}_interval", "label": "95 % interval", "signed": True},
     ]
     for name, label in {"kl": "ΔKL", "chi": "Δχ"}.items()
 }
@@ -97,8 +97,13 @@ def head_lines(result: Result, head: Head) -> list[str]:
     lines = [", ".join([f"head {head}", *filter(None, [known_as(result, head)])])]
     for sign, name in (("ΔKL", "d_kl"), ("Δχ", "d_chi")):
         low, high, q = (row[f"{name}_{what}"] for what in ("low", "high", "q"))
-        lines.append(f"{sign} {row[name]:+.3f} (95 % {low:+.3f} to {high:+.3f}), q = {q:.2g}")
+        lines.append(f"{sign} {signed(row[name])} (95 % {signed(low)} to {signed(high)}), q = {q:.2g}")
     return lines
+
+
+def signed(value: float) -> str:
+    """A shift with its sign, as the components write it."""
+    return f"{value:+.3f}".replace("-", "−")
 
 
 def known_as(result: Result, head: Head) -> str:

@@ -12,7 +12,7 @@ from helpers.design import Q
 from helpers.plots.style import VERMILION
 from helpers.widgets.checker import Check
 from helpers.widgets.playground import strongest
-from helpers.widgets.screen import head_lines
+from helpers.widgets.screen import head_lines, signed
 from helpers.widgets.state import STEPS, Knob, Result, State
 from helpers.wording import describe, tested
 
@@ -46,7 +46,7 @@ def found(result: Result) -> str:
     moved = {name: int((table[f"d_{name}_q"] < Q).sum()) for name in ("kl", "chi")}
     head = strongest(result.experiment, "shift of KL")
     shift = table.d_kl.to_numpy().reshape(-1, result.records[0].n_heads)[head]
-    largest = f"Largest shift of KL: head {head} ({shift:+.3f})."
+    largest = f"Largest shift of KL: head {head} ({signed(shift)})."
     return (
         f"{moved['kl']} of {len(table)} heads shift their KL and {moved['chi']} their χ (q < {Q}). {largest} "
         f"Test: {tested(result.experiment)}."
@@ -60,14 +60,18 @@ def details(result: Result) -> str:
 
 
 def messages(state: State) -> str:
-    """The last failure, errors and notes of the checker, and the test that the prompts would get, as HTML."""
+    """Why something was not done, what the checker says, and the test that the prompts would get, as HTML.
+
+    Of prompts that are folded away, because their result is on the screen, only what is wrong is said.
+    """
     kept = " The last result stays below." if state.result else ""
     failures = [f"{state.failure}{kept}" if state.failure else "", state.complaint, *state.said.errors]
     lines = [f'<b style="color:{VERMILION}">✗ {html.escape(text)}</b>' for text in failures if text]
+    if state.folded and not state.is_stale:
+        return _block(lines)
     lines += [f"• {html.escape(note)}" for note in state.said.notes]
-    if not lines and not state.folded:
-        lines = ["✓ Nothing to say against these prompts."]
-    if state.said.test and not state.said.errors and (state.is_stale or not state.folded):
+    lines = lines or ["✓ Nothing to say against these prompts."]
+    if state.said.test and not state.said.errors:
         lines.append(f"Test: {html.escape(state.said.test)}.")
     return _block(lines)
 
