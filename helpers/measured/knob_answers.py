@@ -59,8 +59,8 @@ def slopes(work: Work) -> None:
 def turned(work: Work) -> None:
     """Section 2: causal heads and matched ones turned for real, at every token."""
     prompts, pairs = work.prompts(), _pairs(work.model, work.prompts())
-    with work.kept("turned") as kept:
-        ld = [kept.get(str(head), partial(_turned, work.model, prompts, head)) for pair in pairs for head in pair]
+    heads = [head for pair in pairs for head in pair]
+    ld = [work.kept.get(f"turned-{head}", partial(_turned, work.model, prompts, head)) for head in heads]
     work.write("turned", turned_table(pairs, TURNED_BETAS, np.stack(ld)))
 
 

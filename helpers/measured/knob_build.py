@@ -2,8 +2,8 @@
 
     python -m helpers.measured.knob_build smollm2 [--steps lengths loss response slopes turned curvature points verdicts]
 
-Every step writes its own files. What a step has finished (a stretch, a head) is kept until it is done, so that a run that was
-killed goes on.
+Every step writes its own files. What is finished of any of them (a stretch, a head) is kept until all are done, so that a run
+that was killed goes on.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from safetensors.numpy import save_file
 
+from helpers.folders import kept_in
 from helpers.knob.lengths import kl_at_lengths
 from helpers.measured.build import FOLDER
 from helpers.measured.knob import KINDS, LENGTHS, MeasuredKnob
@@ -24,7 +25,7 @@ from helpers.measured.knob_answers import points, response, slopes, turned
 from helpers.measured.knob_loss import curvature, loss
 from helpers.measured.knob_tables import length_table
 from helpers.measured.knob_text import long_stretches, shuffled
-from helpers.measured.knob_verdicts import verdict_table
+from helpers.measured.knob_verdicts import judge_tables
 from helpers.measured.knob_work import Work
 from helpers.models.load import load_model
 from helpers.models.model import LanguageModel
@@ -33,13 +34,12 @@ from helpers.models.model import LanguageModel
 def lengths(work: Work) -> None:
     """Section 4: KL and its parts at nine lengths of each long stretch, as it is and shuffled."""
     long, found = long_stretches(work.model.tokenizer), []
-    with work.kept("lengths") as kept:
-        for seed, stretch in enumerate(long):
-            texts = (stretch, shuffled(stretch, seed))
-            found.append([kept.get(f"{seed}-{kind}", partial(_long_rows, work.model, text.ids)) for kind, text in zip(KINDS, texts, strict=True)])  # fmt: skip
-    all_parts = np.stack([np.stack(kinds) for kinds in found]).astype(np.float32)
-    parts, weight = np.moveaxis(all_parts[:, :, :3], 2, -1), all_parts[:, :, 3]
-    save_file({"parts": np.ascontiguousarray(parts), "weight": np.ascontiguousarray(weight)}, work.out / "lengths.safetensors")  # fmt: skip
+    for k, stretch in enumerate(long):
+        for kind, text in zip(KINDS, (stretch, shuffled(stretch, seed=k)), strict=True):
+            found.append(work.kept.get(f"lengths-{k}-{kind}", partial(_long_rows, work.model, text.ids)))
+    whole = np.stack(found).astype(np.float32).reshape(len(long), len(KINDS), *found[0].shape)
+    parts, weight = (np.ascontiguousarray(x) for x in (np.moveaxis(whole[:, :, :3], 2, -1), whole[:, :, 3]))
+    save_file({"parts": parts, "weight": weight}, work.out / "lengths.safetensors")
     work.write("lengths", length_table(parts, weight))
 
 
@@ -48,9 +48,9 @@ def _long_rows(model: LanguageModel, ids: tuple[int, ...]) -> np.ndarray:
     return np.stack([rows.kl, rows.sink, rows.rest, rows.weight])
 
 
-def verdicts(work: Work) -> None:
+def judge(work: Work) -> None:
     """Holds, fails or undecided, from the files that the other steps wrote."""
-    work.write("verdicts", verdict_table(MeasuredKnob(work.out)))
+    work.write("verdicts", judge_tables(MeasuredKnob(work.out)))
 
 
 STEPS: dict[str, Callable[[Work], None]] = {
@@ -61,7 +61,7 @@ STEPS: dict[str, Callable[[Work], None]] = {
     "turned": turned,
     "curvature": curvature,
     "points": points,
-    "verdicts": verdicts,
+    "verdicts": judge,
 }
 #: What the demo model's context of 64 tokens leaves out, and what is computed live on it.
 NOT_ON_THE_DEMO = ("lengths", "points")
@@ -73,10 +73,12 @@ def main() -> None:
     parser.add_argument("--steps", nargs="+", choices=STEPS, help="default: all that the model allows")
     parser.add_argument("--out", type=Path, help="default: the folder of the shipped measurements")
     args = parser.parse_args()
-    work = Work(load_model(args.model), args.out or FOLDER / args.model / "knob")
-    for name in args.steps or [name for name in STEPS if args.model != "demo" or name not in NOT_ON_THE_DEMO]:
-        print(name, flush=True)
-        STEPS[name](work)
+    out = args.out or FOLDER / args.model / "knob"
+    model = load_model(args.model)
+    with kept_in(out.with_name(f"{out.name}.unfinished"), f"knob/{model.identity}") as kept:
+        for name in args.steps or [name for name in STEPS if args.model != "demo" or name not in NOT_ON_THE_DEMO]:
+            print(name, flush=True)
+            STEPS[name](Work(model, out, kept))
 
 
 if __name__ == "__main__":

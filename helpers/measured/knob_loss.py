@@ -14,7 +14,7 @@ from helpers.folders import Kept
 from helpers.heads import Head
 from helpers.knob.directions import random_ratios
 from helpers.knob.hooks import TemperedLayer, keys_seen
-from helpers.knob.slopes import loss_slopes
+from helpers.knob.slopes import LossSlopes, loss_slopes
 from helpers.measured.knob import MeasuredKnob
 from helpers.measured.knob_tables import curvature_heads, curvature_table, loss_table, null_table
 from helpers.measured.knob_text import BEGINNINGS, ids_of
@@ -28,41 +28,34 @@ NULL_DRAWS = 1000
 
 def loss(work: Work) -> None:
     """Section 3: slopes of the loss and what random directions would give, in the model and in one with random weights."""
-    short, tables, drawn, each = work.short(), {}, {}, {}
-    stretches = pd.DataFrame(
-        [(i, one.text, one.start) for i, one in enumerate(short)], columns=["stretch", "text", "start"]
-    )
-    with work.kept("loss") as kept:
-        for prefix, model in (("", work.model), ("random_", random_twin(work.model))):
-            said, slope, turn = _loss_slopes(kept, prefix, model, ids_of(short))
-            stretches[f"{prefix}loss"], each[prefix] = said, slope.astype(np.float32)
-            tables[prefix] = loss_table(slope, turn)
-            drawn[prefix] = kept.get(f"{prefix}null", partial(random_ratios, turn, n_draws=NULL_DRAWS))
-    save_file({"slope": each[""]}, work.out / "slopes_of_stretches.safetensors")
+    short, tables, drawn = work.short(), {}, {}
+    columns = ["stretch", "text", "start"]
+    stretches = pd.DataFrame([(i, one.text, one.start) for i, one in enumerate(short)], columns=columns)
+    for prefix, model in (("", work.model), ("random_", random_twin(work.model))):
+        found = _loss_slopes(work.kept, prefix, model, ids_of(short))
+        stretches[f"{prefix}loss"] = found.loss
+        tables[prefix] = loss_table(found.slope, found.turn)
+        drawn[prefix] = work.kept.get(f"{prefix}null", partial(random_ratios, found.turn, n_draws=NULL_DRAWS))
+        if not prefix:
+            slope = found.slope.astype(np.float32)
+            save_file({"slope": slope}, work.out / "slopes_of_stretches.safetensors")
     work.write("stretches", stretches)
     work.write("loss", tables[""])
     work.write("random", tables["random_"])
     work.write("null", null_table(drawn))
 
 
-def _loss_slopes(
-    kept: Kept, prefix: str, model: LanguageModel, ids: Tensor
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Loss and slopes of each stretch, and C, their mean; a stretch at a time."""
-
-    def one(k: int, name: str) -> np.ndarray:
-        found = loss_slopes(model, ids[k : k + 1])
-        kept.get(f"{prefix}loss-{k}", lambda: found.loss)
-        kept.get(f"{prefix}turn-{k}", lambda: found.turn)
-        return found.slope
-
-    slope = np.concatenate([kept.get(f"{prefix}slope-{k}", partial(one, k, prefix)) for k in range(len(ids))])
-    said, turn = ([kept.get(f"{prefix}{what}-{k}", _missing) for k in range(len(ids))] for what in ("loss", "turn"))
-    return np.concatenate(said), slope, np.mean(turn, axis=0)
+def _loss_slopes(kept: Kept, prefix: str, model: LanguageModel, ids: Tensor) -> LossSlopes:
+    """`loss_slopes`, a stretch at a time."""
+    rows = [kept.get(f"{prefix}loss-{k}", partial(_packed, model, ids[k : k + 1])) for k in range(len(ids))]
+    heads, d = (model.n_layers, model.n_heads), model.d_head
+    loss, slope, turn = np.split(np.stack(rows), [1, 1 + heads[0] * heads[1]], axis=1)
+    return LossSlopes(loss[:, 0], slope.reshape(-1, *heads), turn.mean(0).reshape(*heads, d, d))
 
 
-def _missing() -> np.ndarray:
-    raise AssertionError("a slope is kept after its loss and its turn")
+def _packed(model: LanguageModel, ids: Tensor) -> np.ndarray:
+    found = loss_slopes(model, ids)
+    return np.concatenate([found.loss, found.slope.ravel(), found.turn.ravel()])
 
 
 def random_twin(model: LanguageModel, seed: int = 0) -> LanguageModel:
@@ -80,10 +73,10 @@ def curvature(work: Work) -> None:
     knob, short = MeasuredKnob(work.out), work.short()
     every = 1 if work.model.name == "demo" else len(BEGINNINGS)
     ids, heads = ids_of(short[::every][:8]), curvature_heads(knob.loss)
-    with work.kept("curvature") as kept:
-        found = [
-            kept.get(str(head), partial(tempered_losses, work.model, ids, head, CURVATURE_BETAS)) for head, _ in heads
-        ]
+    found = [
+        work.kept.get(f"curvature-{head}", partial(tempered_losses, work.model, ids, head, CURVATURE_BETAS))
+        for head, _ in heads
+    ]
     work.write("curvature", curvature_table(heads, CURVATURE_BETAS, np.stack(found)))
 
 

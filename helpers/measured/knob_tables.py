@@ -148,5 +148,5 @@ def length_table(
             table = length_slopes(parts[:, i, :, :, :, k].astype(float), LENGTHS)
             table.insert(2, "kind", kind)
             table.insert(3, "part", part)
-            tables.append(table.assign(weight=weight[:, i, -1].mean(0).ravel()))
+            tables.append(table.assign(weight=weight[:, i, -1].astype(float).mean(0).ravel()))
     return pd.concat(tables, ignore_index=True)

@@ -79,7 +79,7 @@ def described(lengths: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
     return fits & ((lengths.slope - 1).abs() <= NEAR_SLOPE), fits & (lengths.slope.abs() <= NEAR_SLOPE)
 
 
-def verdict_table(knob: MeasuredKnob) -> pd.DataFrame:
+def judge_tables(knob: MeasuredKnob) -> pd.DataFrame:
     """Every verdict that the shipped tables of a model allow, in the protocol's order."""
     judges: list[tuple[tuple[str, ...], Callable[[], list[Row]]]] = [
         (("response", "reach"), lambda: response_verdict(knob.response, knob.reach.resolved)),

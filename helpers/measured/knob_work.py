@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
 
-from helpers.folders import Kept, kept_in
+from helpers.folders import Kept
 from helpers.measured.build import RECORDED_PAIRS
 from helpers.measured.knob_text import Stretch, demo_documents, long_stretches, short_stretches
 from helpers.models.model import LanguageModel
@@ -17,16 +15,11 @@ from helpers.prompts.prompt import Prompt
 
 
 class Work:
-    """A model, the folder that its measurements are written to, and what has been finished of each step."""
+    """A model, the folder that its measurements are written to, and what has been finished (a stretch, a head) by name."""
 
-    def __init__(self, model: LanguageModel, out: Path) -> None:
-        self.model, self.out = model, out
+    def __init__(self, model: LanguageModel, out: Path, kept: Kept | None = None) -> None:
+        self.model, self.out, self.kept = model, out, kept or Kept()
         out.mkdir(parents=True, exist_ok=True)
-
-    @contextmanager
-    def kept(self, step: str) -> Iterator[Kept]:
-        with kept_in(self.out / f"{step}.unfinished", f"{step}/{self.model.identity}") as kept:
-            yield kept
 
     def write(self, name: str, table: pd.DataFrame) -> None:
         table.to_csv(self.out / f"{name}.csv", index=False, float_format="%.6g", lineterminator="\n")
