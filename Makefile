@@ -75,7 +75,7 @@ measure: $(READY) $(FOR_MODEL)  ## repeat the shipped measurements of a model (a
 	@$(BIN)/python -m helpers.measured.build $(or $(MODEL),smollm2)
 
 measure-knob: $(READY) $(FOR_MODEL)  ## repeat the measurements of the knob, or go on with them (about half an hour on 2 cores for smollm2): MODEL=
-	@$(BIN)/python -m helpers.measured.knob_build $(or $(MODEL),smollm2)
+	@$(BIN)/python -m helpers.measured.knob.build $(or $(MODEL),smollm2)
 
 demo-model: $(READY)  ## train the demo models again (up to 90 minutes on 2 cores)
 	@$(BIN)/python -m helpers.demo.build

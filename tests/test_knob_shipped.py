@@ -22,16 +22,16 @@ from helpers.knob.lengths import kl_at_lengths
 from helpers.measured import (
     demo_documents,
     ids_of,
-    knob_answers,
     long_stretches,
     measured_knob,
     shipped_record,
     short_stretches,
 )
-from helpers.measured.knob import KINDS, LENGTHS, PARTS, MeasuredKnob
-from helpers.measured.knob_answers import POINT_BETAS, TURNED_BETAS, response, slopes, turned
-from helpers.measured.knob_loss import tempered_losses
-from helpers.measured.knob_tables import (
+from helpers.measured.knob import answers
+from helpers.measured.knob.answers import POINT_BETAS, TURNED_BETAS, response, slopes, turned
+from helpers.measured.knob.loss import tempered_losses
+from helpers.measured.knob.shipped import KINDS, LENGTHS, PARTS, MeasuredKnob
+from helpers.measured.knob.tables import (
     NAMED_PREDICTOR,
     PREDICTORS,
     correlation_table,
@@ -40,8 +40,8 @@ from helpers.measured.knob_tables import (
     matched_heads,
     turned_table,
 )
-from helpers.measured.knob_text import TEXTS, shuffled
-from helpers.measured.knob_verdicts import (
+from helpers.measured.knob.text import TEXTS, shuffled
+from helpers.measured.knob.verdicts import (
     described,
     judge_tables,
     lengths_verdict,
@@ -50,7 +50,7 @@ from helpers.measured.knob_verdicts import (
     sign_verdict,
     slopes_verdict,
 )
-from helpers.measured.knob_work import Work
+from helpers.measured.knob.work import Work
 from helpers.models.forward import token_losses
 from helpers.reference.measured import measured_circuit
 from helpers.statistics.ranks import rank_correlation
@@ -320,7 +320,7 @@ def test_a_run_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.Monk
         turned_heads.append(next(iter(args[2])))
         return run_tempered(*args, **options)
 
-    monkeypatch.setattr(knob_answers, "run_tempered", counted)
+    monkeypatch.setattr(answers, "run_tempered", counted)
     with pytest.raises(KeyboardInterrupt), kept_in(tmp_path / "kept", "key") as kept:
         turned(Work(model, tmp_path / "out", kept))
     with kept_in(tmp_path / "kept", "key") as kept:

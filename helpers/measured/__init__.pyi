@@ -1,12 +1,12 @@
 """The public names of `helpers.measured`."""
 
-from .knob import LENGTHS as LENGTHS
-from .knob import MeasuredKnob as MeasuredKnob
-from .knob import measured_knob as measured_knob
-from .knob_text import demo_documents as demo_documents
-from .knob_text import ids_of as ids_of
-from .knob_text import long_stretches as long_stretches
-from .knob_text import short_stretches as short_stretches
+from .knob.shipped import LENGTHS as LENGTHS
+from .knob.shipped import MeasuredKnob as MeasuredKnob
+from .knob.shipped import measured_knob as measured_knob
+from .knob.text import demo_documents as demo_documents
+from .knob.text import ids_of as ids_of
+from .knob.text import long_stretches as long_stretches
+from .knob.text import short_stretches as short_stretches
 from .protocol import NAMED as NAMED
 from .protocol import verdicts as verdicts
 from .shipped import head_scores as head_scores

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 
 from helpers.heads import head_names
-from helpers.measured.knob_verdicts import EXPLAINED, NEAR_SLOPE, described
+from helpers.measured.knob.verdicts import EXPLAINED, NEAR_SLOPE, described
 from helpers.plots.style import BLACK, BLUE, GREEN, GREY, VERMILION, label_points
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 
 from helpers.folders import Kept
 from helpers.measured.build import RECORDED_PAIRS
-from helpers.measured.knob_text import Stretch, demo_documents, long_stretches, short_stretches
+from helpers.measured.knob.text import Stretch, demo_documents, long_stretches, short_stretches
 from helpers.models.model import LanguageModel
 from helpers.patching.circuits import fit_to_model
 from helpers.prompts.prompt import Prompt

@@ -12,7 +12,7 @@ from scipy import stats
 from helpers.heads import Head, head_index
 from helpers.knob.directions import knob_ratio
 from helpers.knob.lengths import length_slopes
-from helpers.measured.knob import KINDS, LENGTHS, PARTS
+from helpers.measured.knob.shipped import KINDS, LENGTHS, PARTS
 from helpers.statistics.pairs import paired_tests
 from helpers.statistics.ranks import rank_correlation
 

@@ -15,10 +15,10 @@ from helpers.heads import Head
 from helpers.knob.directions import random_ratios
 from helpers.knob.hooks import TemperedLayer, keys_seen
 from helpers.knob.slopes import LossSlopes, loss_slopes
-from helpers.measured.knob import MeasuredKnob
-from helpers.measured.knob_tables import curvature_heads, curvature_table, loss_table, null_table
-from helpers.measured.knob_text import BEGINNINGS, ids_of
-from helpers.measured.knob_work import Work
+from helpers.measured.knob.shipped import MeasuredKnob
+from helpers.measured.knob.tables import curvature_heads, curvature_table, loss_table, null_table
+from helpers.measured.knob.text import BEGINNINGS, ids_of
+from helpers.measured.knob.work import Work
 from helpers.models.forward import token_losses
 from helpers.models.model import LanguageModel
 

@@ -18,8 +18,8 @@ from helpers.knob.predictors import knob_predictors
 from helpers.knob.response import linear_response, reach
 from helpers.knob.runs import TemperedRun, run_tempered
 from helpers.knob.slopes import answer_slopes
-from helpers.measured.knob_tables import bootstrap_mean, correlation_table, matched_heads, turned_table
-from helpers.measured.knob_work import Work
+from helpers.measured.knob.tables import bootstrap_mean, correlation_table, matched_heads, turned_table
+from helpers.measured.knob.work import Work
 from helpers.models.model import LanguageModel
 from helpers.prompts.ioi import ioi_prompts
 from helpers.prompts.prompt import Prompt

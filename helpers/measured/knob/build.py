@@ -1,6 +1,6 @@
 """``make measure-knob MODEL=smollm2``: the measurements of KNOB.md, and the verdicts.
 
-    python -m helpers.measured.knob_build smollm2 [--steps lengths loss response slopes turned curvature points verdicts]
+    python -m helpers.measured.knob.build smollm2 [--steps lengths loss response slopes turned curvature points verdicts]
 
 Every step writes its own files. What is finished of any of them (a stretch, a head) is kept until all are done, so that a run
 that was killed goes on.
@@ -20,13 +20,13 @@ from safetensors.numpy import save_file
 from helpers.folders import kept_in
 from helpers.knob.lengths import kl_at_lengths
 from helpers.measured.build import FOLDER
-from helpers.measured.knob import KINDS, LENGTHS, MeasuredKnob
-from helpers.measured.knob_answers import points, response, slopes, turned
-from helpers.measured.knob_loss import curvature, loss
-from helpers.measured.knob_tables import length_table
-from helpers.measured.knob_text import long_stretches, shuffled
-from helpers.measured.knob_verdicts import judge_tables
-from helpers.measured.knob_work import Work
+from helpers.measured.knob.answers import points, response, slopes, turned
+from helpers.measured.knob.loss import curvature, loss
+from helpers.measured.knob.shipped import KINDS, LENGTHS, MeasuredKnob
+from helpers.measured.knob.tables import length_table
+from helpers.measured.knob.text import long_stretches, shuffled
+from helpers.measured.knob.verdicts import judge_tables
+from helpers.measured.knob.work import Work
 from helpers.models.load import load_model
 from helpers.models.model import LanguageModel
 

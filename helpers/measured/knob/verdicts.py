@@ -9,8 +9,8 @@ import pandas as pd
 from scipy import stats
 
 from helpers.knob.response import GOOD
-from helpers.measured.knob import MeasuredKnob
-from helpers.measured.knob_tables import NAMED_PREDICTOR
+from helpers.measured.knob.shipped import MeasuredKnob
+from helpers.measured.knob.tables import NAMED_PREDICTOR
 
 HOLDS, FAILS, UNDECIDED = "holds", "fails", "undecided"
 #: Temperatures at which linear response is to be good.

@@ -39,7 +39,7 @@ def long_stretches(tokenizer: Any) -> list[Stretch]:
 
 
 def _stretches(tokenizer: Any, text: str, count: int) -> list[Stretch]:
-    said = (resources.files(__package__) / "text" / f"{text}.txt").read_text(encoding="utf-8")
+    said = (resources.files("helpers.measured") / "text" / f"{text}.txt").read_text(encoding="utf-8")
     ids, step = tokenizer(said, add_special_tokens=False, verbose=False)["input_ids"], LONG - 1
     if len(ids) < count * step:
         raise ValueError(f"tokenizer: expected at least {count * step} tokens of {text}, got {len(ids)}")
