@@ -13,11 +13,11 @@ from helpers.reference.measured import measured_circuit
 from helpers.story import named_circuit
 
 #: Task of a prompt by its template; prompts of no known task are looked at with the heads of IOI.
-TASKS = {
+_TASK_OF = {
     "ABBA": "ioi", "BABA": "ioi", "ABC": "ioi", "repeated list": "repeated", "asked first": "ownership",
     "asked second": "ownership", "singular": "agreement", "plural": "agreement",
 }  # fmt: skip
-TASK_TITLES = {"ioi": "IOI", "repeated": "repeated lists", "ownership": "ownership", "agreement": "agreement"}
+_TITLES = {"ioi": "IOI", "repeated": "repeated lists", "ownership": "ownership", "agreement": "agreement"}
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Known:
 
 def known_heads(record: AttentionRecord) -> Known:
     """Roles and causal heads of a record's model, on the task of its prompts if that was measured, else on IOI."""
-    tasks = {TASKS.get(p.prompt.template, "") for p in record.prompts}
+    tasks = {_TASK_OF.get(p.prompt.template, "") for p in record.prompts}
     task = tasks.pop() if len(tasks) == 1 else ""
     circuit = _circuit(record.model, task) if task else None
     other = circuit is None
@@ -57,7 +57,7 @@ def known_heads(record: AttentionRecord) -> Known:
     if circuit is None or (circuit.n_layers, circuit.n_heads) != (record.n_layers, record.n_heads):
         return Known()
     roles = {Head(*head): role for role, heads in circuit.roles.items() for head in heads}
-    title = TASK_TITLES["ioi" if other else task]
+    title = _TITLES["ioi" if other else task]
     return Known(_all_roles(record.model) | roles, frozenset(circuit.heads), title, circuit.source, other)
 
 

@@ -12,6 +12,7 @@ from helpers.experiment import analyse
 from helpers.heads import HeadLike
 from helpers.widgets import checker, looking, playground
 from helpers.widgets import transitions as happen
+from helpers.widgets.checker import Check
 from helpers.widgets.display import Screen, draw
 from helpers.widgets.examples import EXAMPLES, OWN, TYPED, example, own_example
 from helpers.widgets.inputs import Inputs
@@ -20,6 +21,9 @@ from helpers.widgets.known import known_heads
 from helpers.widgets.shipped import shipped_example, shipped_rows
 from helpers.widgets.state import SIDES, Draft, Result, State, View
 from helpers.widgets.words import what_it_says
+
+#: Tokens of the prompts that are run between two looks at whether to stop.
+TOKENS_A_CHUNK = 500
 
 
 class Session:
@@ -41,6 +45,9 @@ class Session:
         self.state, self.keeper, self.show, self.threaded = State(draft, view=view), keeper, show, threaded
         self.thread: threading.Thread | None = None
         self.lock = threading.RLock()
+        self._model_lock = (
+            threading.Lock()
+        )  # a stopped run may still be in its last pass, and two at once would mix their rows
 
     def open(self) -> None:
         """Fill the boxes and let the checker read them."""
@@ -104,16 +111,17 @@ class Session:
             return own_example(draft.names, draft.frames)
         return shipped_example(draft.model, name) or example(name, self.keeper.held(draft.model))
 
-    def check(self) -> None:
-        """Let the checker read the draft. That may take a while, so others may act meanwhile; an edit makes it void."""
-        state = self.state
-        inputs, model = state.inputs(), state.draft.model
-        if (rows := shipped_rows(model, inputs)) is not None:
+    def check(self, draft: Draft | None = None) -> Check:
+        """Let the checker read a draft (default: that of now). That may take a while, so others may act meanwhile."""
+        draft = draft or self.state.draft
+        inputs = draft.inputs(self.state.known)
+        if (rows := shipped_rows(draft.model, inputs)) is not None:
             tokens = {side: record.prompts for side, record in zip(SIDES, rows, strict=True)}
             said = checker.check(inputs, tokens=tokens, n_heads=rows[0].n_layers * rows[0].n_heads)
         else:
-            said = checker.check(inputs, self.keeper.held(model))
-        self.do(happen.checked, state.draft, said)
+            said = checker.check(inputs, self.keeper.held(draft.model))
+        self.do(happen.checked, draft, said)
+        return said
 
     def ships(self) -> bool:
         """Whether what the boxes ask can be answered from rows that ship."""
@@ -146,44 +154,55 @@ class Session:
 
     def _guarded(self, work: Callable[[int], None], run: int) -> None:
         try:
-            work(run)
+            with self._model_lock:
+                work(run)
         except Exception as error:  # a thread has nobody else to tell, and the last result must stay
             self.do(happen.failed, run, what_it_says(error))
 
     def _work(self, run: int) -> None:
-        rows = shipped_rows(self.state.draft.model, self.state.inputs())
+        asked = self.state.draft
+        rows = shipped_rows(asked.model, asked.inputs(self.state.known))
         source = "from shipped rows" if rows else "run here"
-        model = None if rows else self.keeper.get(self.state.draft.model)
-        if model is not None:
-            self._suit(model)
-        self.check()
-        asked, inputs = self.state.draft, self.state.inputs()
-        if self.state.said.errors:
+        model = None if rows else self.keeper.get(asked.model)
+        if not self._is_on(run):
+            return
+        asked = self._suited(asked, model)
+        said, inputs = self.check(asked), asked.inputs(self.state.known)
+        if said.errors:
             raise ValueError("Not run: there is something wrong with the prompts (below).")
-        self.do(happen.stepped, run, "running", 0, 0)
-        rows = rows or playground.record(
-            model, inputs, progress=partial(self._progress, run), stop=lambda: not self._is_on(run)
-        )
+        self.do(happen.stepped, run, "running")
+        rows = rows or self._record(run, model, inputs, said)
         self.do(happen.stepped, run, "analysing")
         active, control = (playground.at_position(record, inputs.position) for record in rows)
         experiment = analyse(active, control, design=inputs.design)
         self.do(happen.finished, run, Result(asked, experiment, rows, known_heads(active), source))
+
+    def _record(self, run: int, model: Any, inputs: Inputs, said: Check) -> playground.Records:
+        """Rows of all prompts, a few at a time: fewer of long ones, so that Stop does not leave much work behind."""
+        longest = max(len(p) for prompts in (said.tokens or {}).values() for p in prompts)
+        return playground.record(
+            model,
+            inputs,
+            progress=lambda done, total: self.do(happen.stepped, run, "running", done, total),
+            stop=lambda: not self._is_on(run),
+            chunk=max(1, min(8, TOKENS_A_CHUNK // longest)),
+        )
 
     def _load(self, run: int) -> None:
         assert self.state.result is not None
         self.keeper.get(self.state.result.asked.model)
         self.do(happen.loaded, run)
 
-    def _suit(self, model: Any) -> None:
-        """An example that was chosen before the model was there is made for its tokenizer."""
-        name = self.state.draft.example
-        if name in EXAMPLES and model.name == self.state.draft.model:
-            inputs = example(name, model)
-            if inputs.sides != self.state.inputs().sides:
-                self.do(happen.filled, name, inputs, self.state.draft.position)
-
-    def _progress(self, run: int, done: int, total: int) -> None:
-        self.do(happen.stepped, run, "running", done, total)
+    def _suited(self, asked: Draft, model: Any) -> Draft:
+        """A draft whose example was chosen before the model was there, with the example made for its tokenizer."""
+        if model is None or asked.example not in EXAMPLES:
+            return asked
+        inputs = example(asked.example, model)
+        if inputs.sides == asked.inputs(self.state.known).sides:
+            return asked
+        new = happen.filled(replace(self.state, draft=asked), asked.example, inputs, asked.position)
+        self.do(lambda state: replace(state, known=new.known, draft=new.draft if state.draft == asked else state.draft))
+        return new.draft
 
     def _is_on(self, run: int) -> bool:
         return self.state.is_busy and self.state.run == run
@@ -231,9 +250,14 @@ class Session:
         if result is None or not on:
             self.do(put, None)
             return
+        if not self._model_lock.acquire(blocking=False):
+            self.do(happen.complained, "The model is in use by a run; this can be looked at when that has ended.")
+            return
         try:
             made = make(result, view, self.keeper.held(result.asked.model))
         except Exception as error:  # the model's own refusals among them
             self.do(happen.complained, what_it_says(error), needs_model=isinstance(error, looking.NeedsModel))
         else:
             self.do(lambda state: put(happen.complained(state, ""), made))
+        finally:
+            self._model_lock.release()

@@ -55,8 +55,8 @@ def found(result: Result) -> str:
 
 def details(result: Result) -> str:
     """Model, prompts and what is known of the heads, as HTML."""
-    text = "\n".join(filter(None, [describe(result.experiment), result.known.sentence]))
-    return f'<pre style="white-space:pre-wrap; margin:0">{html.escape(text)}</pre>'
+    text = html.escape(describe(result.experiment))
+    return f'<pre style="white-space:pre-wrap; margin:0">{text}</pre>{_block([html.escape(result.known.sentence)])}'
 
 
 def messages(state: State) -> str:
