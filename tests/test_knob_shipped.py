@@ -309,6 +309,7 @@ def test_verdict_on_the_law(share: float, verdict: str) -> None:
 # ---- measured again
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped after three heads, then run again: the other heads alone are turned, and the table is the shipped one."""
     model, turned_heads = load_model("demo", device="cpu"), []
