@@ -115,11 +115,10 @@ def _in_one_palette(frames: Sequence[Image.Image]) -> list[Image.Image]:
     """Frames in the colours that are most frequent over all of them, each other colour as the nearest of these."""
     red, green, blue = np.moveaxis(np.stack([np.asarray(frame, dtype=np.uint32) for frame in frames]), -1, 0)
     codes = red << 16 | green << 8 | blue
-    counts = np.bincount(codes.ravel(), minlength=1 << 24)
-    there = np.flatnonzero(counts)
+    there, counts = np.unique(codes, return_counts=True)
     colours = np.stack([there >> 16, there >> 8 & 255, there & 255], axis=1)
-    kept = colours[np.argsort(-counts[there])[:COLOURS]]
-    nearest = np.zeros(counts.size, dtype=np.uint8)
+    kept = colours[np.argsort(-counts)[:COLOURS]]
+    nearest = np.zeros(1 << 24, dtype=np.uint8)
     nearest[there] = cdist(colours, kept).argmin(1)
     numbers = nearest[codes]
     images = [Image.fromarray(frame) for frame in numbers]
