@@ -19,7 +19,7 @@ LIMIT = 1.6e9
 #: What GPT-2 small takes on top of the demo model, with which notebooks run here; tests/test_binder.py measures it.
 GPT2_ADDS = 0.75e9
 #: Notebooks that a reader can run on GPT-2 small: `MODEL` is read from the environment.
-ANY_MODEL = ("03", "04")
+ANY_MODEL = ("03", "04", "05", "07")
 
 
 #: Peak memory in bytes of the process that evaluates it: on Linux of itself alone, not of what it was forked from.
