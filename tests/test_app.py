@@ -332,6 +332,16 @@ def test_a_model_that_is_not_there(ran: Playground) -> None:
     assert on_screen(ran) == before
 
 
+@pytest.mark.parametrize("name", ["x" * 5000, "no/such.gguf", "", "a\0b", "../demo"])
+def test_names_that_are_no_models(ran: Playground, name: str) -> None:
+    """Whatever is typed as a model: a sentence, and the result stays."""
+    before = on_screen(ran)
+    ran.model.value = name
+    ran.run_button.click()
+    assert "✗" in ran.messages.value
+    assert on_screen(ran) == before
+
+
 def test_one_model_in_memory(tiny_folder: Path, tmp_path: Path) -> None:
     """The first model is gone when the second is being loaded, and a model that can't be had leaves none behind."""
     other = save_tiny_gpt2(tmp_path / "other", seed=1)

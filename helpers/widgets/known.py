@@ -72,7 +72,7 @@ def _all_roles(model: str) -> dict[Head, str]:
     """Roles of all heads that have one, causal or not, where they were measured."""
     try:
         table = shipped_roles(model)
-    except FileNotFoundError:
+    except OSError:
         return {}
     some = table[table.role != ""]
     return {Head(int(r.layer), int(r.head)): r.role for r in some[["layer", "head", "role"]].itertuples(index=False)}

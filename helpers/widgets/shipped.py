@@ -21,7 +21,7 @@ def shipped_sides(model: str, example: str) -> Records | None:
         return None
     try:
         active, control = (shipped_record(model, name) for name in SHIPPED[example])
-    except (FileNotFoundError, ValueError):
+    except (OSError, ValueError):  # what is typed as a name need not be one of a file
         return None
     active, control = one_length(active, control)
     n = min(len(active.prompts), len(control.prompts))
