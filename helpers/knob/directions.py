@@ -26,7 +26,7 @@ def knob_ratio(turn: Float[np.ndarray, "*head d_head d_head"]) -> Float[np.ndarr
 
 def random_ratios(
     turn: Float[np.ndarray, "*head d_head d_head"], *, n_draws: int = 1000, seed: int = 0
-) -> Float[np.ndarray, draw * head]:
+) -> Float[np.ndarray, "draw ..."]:
     """The null of `knob_ratio`: every head's own random orthogonal matrices.
 
     With C = U S V^T, trace(M C) = trace(V^T M U S), and V^T M U is as random as M: only singular values matter.

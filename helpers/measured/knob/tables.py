@@ -41,7 +41,7 @@ def matched_heads(
     return pairs
 
 
-def bootstrap_mean(values: Float[np.ndarray, sample * rest]) -> tuple[np.ndarray, np.ndarray]:
+def bootstrap_mean(values: Float[np.ndarray, "sample ..."]) -> tuple[np.ndarray, np.ndarray]:
     """95 % percentile interval of the mean over the first axis, 2,000 draws, seed 0."""
     found = stats.bootstrap(
         (values,), np.mean, axis=0, vectorized=True, n_resamples=2000, batch=100, method="percentile",
