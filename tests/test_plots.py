@@ -228,7 +228,7 @@ def test_distribution_of_shifts(column: str, planted: Any, ax: Axes) -> None:
 
 
 def test_shifts_by_layer(planted: Any, ax: Axes) -> None:
-    """(layer, |shift|) of every head; named are the circuit's heads and the three others that shift most."""
+    """(layer, |shift|) of every head; named are the circuit's heads, ringed, and the three others that shift most, in grey."""
     assert plot_shift_by_layer(ax, planted.table, "d_chi", top=3) is ax
     others, circuit = (collection.get_offsets() for collection in ax.collections)
     table = planted.table
@@ -237,6 +237,9 @@ def test_shifts_by_layer(planted: Any, ax: Axes) -> None:
     first = table[~table.in_circuit].assign(size=lambda t: t.d_chi.abs()).nlargest(3, "size")
     named = [*CIRCUIT.heads, *zip(first.layer, first["head"], strict=True)]
     assert sorted(" ".join(labels(ax)).split()) == sorted(f"{layer}.{head}" for layer, head in named)
+    assert [collection.get_linewidths().max() > 0 for collection in ax.collections] == [False, True]
+    inks = {name: text.get_color() for text in ax.texts for name in text.get_text().split()}
+    assert all((inks[f"{layer}.{head}"] == GREY) == ((layer, head) not in CIRCUIT.heads) for layer, head in named)
 
 
 # Correlations

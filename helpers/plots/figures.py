@@ -107,7 +107,10 @@ def shift_distributions_figure(experiment: Experiment) -> Figure | None:
 def shifts_by_layer_figure(experiment: Experiment) -> Figure | None:
     """|dKL| and |dchi| against the layer, the baseline that costs nothing."""
     return _two_scores(
-        experiment, plot_shift_by_layer, "layer alone {r.layer_auroc:.2f}, within layers {r.within_auroc:.2f}"
+        experiment,
+        plot_shift_by_layer,
+        "layer alone {r.layer_auroc:.2f}, within layers {r.within_auroc:.2f}",
+        legend_title="ringed: circuit heads",
     )
 
 
@@ -188,12 +191,12 @@ def _fill_grid(fig: SubFigure, experiment: Experiment, heads: Sequence[HeadLike]
     fig.supylabel(CHI_LABEL, fontsize=10)
 
 
-def _two_scores(experiment: Experiment, plot: Callable, title: str) -> Figure | None:
+def _two_scores(experiment: Experiment, plot: Callable, title: str, legend_title: str | None = None) -> Figure | None:
     if not experiment.rankings:
         return None
     fig = Figure(figsize=(8.4, 3.9))
     for ax, (score, column) in zip(fig.subplots(1, 2), RANKED_SHIFTS.items(), strict=True):
         plot(ax, experiment.table, column)
         ax.set_title(f"{score}: " + title.format(r=experiment.rankings[score]))
-    role_legend(fig, [*experiment.circuit.roles, "other"] if experiment.circuit else [])
+    role_legend(fig, [*experiment.circuit.roles, "other"] if experiment.circuit else [], title=legend_title)
     return fig

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from helpers.heads import head_names
-from helpers.plots.style import GREY, label_points, role_colour
+from helpers.plots.style import BLACK, GREY, label_points, role_colour, role_ink
 
 SYMBOLS = {"d_kl": r"$|\Delta\mathrm{KL}|$", "d_chi": r"$|\Delta\chi|$"}
 
@@ -34,16 +34,19 @@ def plot_shift_distribution(ax: Axes, table: pd.DataFrame, column: str = "d_kl",
 def plot_shift_by_layer(ax: Axes, table: pd.DataFrame, column: str = "d_kl", *, top: int = 3, most: int = 25) -> Axes:
     """|shift| of every head against its layer: what depth alone would explain.
 
-    Named are the ``top`` others and the circuit's heads, of a large circuit the ``most`` that shift most.
+    Ringed are the circuit's heads. Named are the ``top`` others and the circuit's heads, of a large circuit the ``most``
+    that shift most; names of others are grey.
     """
     others, circuit = table[~table.in_circuit], table[table.in_circuit]
     ax.scatter(others.layer, others[column].abs(), s=18, color=GREY, alpha=0.7, lw=0, label="others")
-    ax.scatter(circuit.layer, circuit[column].abs(), s=30, c=[role_colour(r) for r in circuit.role], lw=0)
+    colours = [role_colour(role) for role in circuit.role]
+    ax.scatter(circuit.layer, circuit[column].abs(), s=34, c=colours, edgecolors=BLACK, linewidths=0.8, zorder=3)
     ax.set(xlabel="layer", ylabel=f"{SYMBOLS[column]}  (normalised)", ylim=(0, None))
     named = pd.concat(
         [group.loc[group[column].abs().nlargest(n).index] for group, n in ((circuit, most), (others, top))]
     )
     points = list(zip(named.layer, named[column].abs(), strict=True))
     names = head_names(named)
-    label_points(ax, points, names, [role_colour(r) for r in named.role], near=(0.5, 0.04 * ax.get_ylim()[1]))
+    inks = [role_ink(role) if inside else GREY for role, inside in zip(named.role, named.in_circuit, strict=True)]
+    label_points(ax, points, names, inks, near=(0.5, 0.04 * ax.get_ylim()[1]))
     return ax

@@ -14,7 +14,7 @@ from helpers.heads import Head, HeadLike, head_names, heads_of
 from helpers.plots.plane import common_n, label_plane, plot_attainable, plot_head, plot_shift_arrows
 from helpers.plots.rows import plot_token_strips
 from helpers.plots.scores import plot_scores, score_legend
-from helpers.plots.style import BLACK, GREY, NO_ROLES, VERMILION, label_points, role_colour, role_legend
+from helpers.plots.style import BLACK, GREY, NO_ROLES, VERMILION, label_points, role_colour, role_ink, role_legend
 from helpers.prompts.tokens import TokenizedPrompt
 
 
@@ -85,7 +85,7 @@ def arrows_figure(experiment: Experiment, *, top: int = 6) -> Figure:
     middles = list(
         zip((shown.kl_active + shown.kl_control) / 2, (shown.chi_active + shown.chi_control) / 2, strict=True)
     )
-    inks = [_ink(role) if inside else GREY for role, inside in zip(shown.role, shown.in_circuit, strict=True)]
+    inks = [role_ink(role) if inside else GREY for role, inside in zip(shown.role, shown.in_circuit, strict=True)]
     names = head_names(shown)
     label_points(ax, points, names, inks, near=(0, 0), avoid=middles)
     what = f"the circuit's {len(shown) - len(most)} heads and the" if len(shown) > len(most) else "the"
@@ -110,7 +110,7 @@ def role_matrices_figure(experiment: Experiment, *, top: int = 6) -> Figure:
         ax.set_yticks(range(len(heads)), map(str, heads) if ax is axes[0] else [""] * len(heads), fontsize=6.5)
         ax.tick_params(length=0)
     for label, head in zip(axes[0].get_yticklabels(), heads, strict=True):
-        label.set_color(_ink(table.role[head]) if head in inside else GREY)
+        label.set_color(role_ink(table.role[head]) if head in inside else GREY)
     fig.colorbar(image, ax=axes, shrink=0.75, extend="both", label="correlation of KL, or difference")
     return fig
 
@@ -208,12 +208,7 @@ def _heads(ax: Axes, changes: pd.DataFrame, x: pd.Series, y: pd.Series, *, named
     some = changes[inside & named]
     points = [(float(x[i]), float(y[i])) for i in some.index]
     names = head_names(some)
-    label_points(ax, points, names, [_ink(role) for role in some.role], near=(0, 0))
-
-
-def _ink(role: str) -> str:
-    """The colour of a circuit head's name: its role's, black where it has none."""
-    return BLACK if role in NO_ROLES else role_colour(role)
+    label_points(ax, points, names, [role_ink(role) for role in some.role], near=(0, 0))
 
 
 def changes_figure(changes: pd.DataFrame, *, moves: float) -> Figure:

@@ -51,6 +51,11 @@ def role_colour(role: str) -> str:
     return ROLE_COLOURS.get(role, others[crc32(role.encode()) % len(others)])
 
 
+def role_ink(role: str) -> str:
+    """The colour of a circuit head's name: its role's, black where it has none."""
+    return BLACK if role in NO_ROLES else role_colour(role)
+
+
 def role_legend(fig: Figure, roles: Iterable[str], **options: Any) -> None:
     """A legend of the roles' colours below all panels of a figure, those outside the circuit last."""
     in_order = sorted(dict.fromkeys(roles), key=lambda role: role in NO_ROLES)
