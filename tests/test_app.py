@@ -585,9 +585,11 @@ def test_a_link_restores_prompts_model_and_head(ran: Playground, demo: Any) -> N
     assert on_screen(other)[1:] == on_screen(ran)[1:]
 
 
-def test_bad_links_are_refused() -> None:
+def test_bad_links_and_models_are_refused() -> None:
     with pytest.raises(ValueError, match="state: expected a line that the playground made"):
         Playground(state="hello")
+    with pytest.raises(ValueError, match="model: expected a name or what load_model returns, got float"):
+        Playground(3.5)
 
 
 def test_long_lists_and_odd_text(app: Playground) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -125,3 +126,12 @@ def test_the_command_says_which_test_ran(tmp_path: Path, capsys: pytest.CaptureF
     ):
         assert main(["run", "--record", str(tmp_path / "first"), "--out", str(tmp_path / "out"), *options]) == 0
         assert said in capsys.readouterr().out
+
+
+def test_make_hands_the_design_on() -> None:
+    """``make run DESIGN=sets`` as the command line has it; told what it would do, make does nothing."""
+    root = Path(__file__).parents[1]
+    for given, options in ((["DESIGN=sets"], '--design "sets"'), ([], "")):
+        done = subprocess.run(["make", "-n", "run", *given], cwd=root, capture_output=True, text=True, check=True)
+        (said,) = (line for line in done.stdout.splitlines() if "helpers run" in line)
+        assert said.split("helpers run")[1].strip() == options

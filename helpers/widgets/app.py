@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from helpers.models.model import LanguageModel
 from helpers.widgets import export
 from helpers.widgets import transitions as happen
 from helpers.widgets.display import Screen
@@ -34,14 +35,15 @@ class Playground(Panel):
         session: what a reader can do. ``state``: all that is known (`helpers.widgets.state.State`).
 
     Raises:
-        ValueError: if ``state`` is no such line.
+        ValueError: if ``state`` is no such line, or ``model`` neither a name nor a model.
     """
 
     def __init__(
         self, model: Any = "demo", *, state: str = "", threaded: bool = True, folder: str = "results-playground"
     ) -> None:
-        loaded = None if isinstance(model, str) else model
-        name = model if loaded is None else loaded.name
+        if not isinstance(model, str | LanguageModel):
+            raise ValueError(f"model: expected a name or what load_model returns, got {type(model).__name__}")
+        loaded, name = (None, model) if isinstance(model, str) else (model, model.name)
         draft, view = export.from_link(state) if state else (Draft(name), View())
         super().__init__(draft)
         self.folder, self._putting = folder, False

@@ -11,6 +11,7 @@ from helpers.console import sentence
 from helpers.design import Q
 from helpers.plots.style import VERMILION
 from helpers.widgets.checker import Check
+from helpers.widgets.inputs import token_index
 from helpers.widgets.playground import strongest
 from helpers.widgets.screen import head_lines, signed
 from helpers.widgets.state import STEPS, Knob, Result, State
@@ -111,7 +112,9 @@ def head_title(state: State) -> str:
 
 def knob_words(knob: Knob, beta: float) -> str:
     """What the model says with the head at this setting, beside what it says without, as HTML."""
-    rows = []
+    query = knob.result.experiment.active.query
+    where = f"at {query}" if token_index(query) is None else "at every token"
+    rows = [f"Scores of head {knob.head} {where} times beta, {knob.side} prompt {knob.number + 1}:"]
     for setting in dict.fromkeys((beta, 1.0)):
         at = knob.betas.index(setting)
         difference = knob.differences[at]
