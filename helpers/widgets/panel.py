@@ -141,10 +141,7 @@ def _row(*widgets: w.Widget) -> w.HBox:
 def _grid(width: int, children: list[w.Widget]) -> w.GridBox:
     """Columns of at least a width, as many as fit."""
     for child in children:
-        child.layout.min_width, child.layout.overflow, child.layout.padding = (
-            "0",
-            "hidden",
-            "2px",
-        )  # room for focus rings
+        child.layout.min_width, child.layout.overflow = "0", "hidden"
+        child.layout.padding = "2px"  # room for focus rings
     layout = w.Layout(grid_template_columns=_COLUMNS.format(width), grid_gap="4px 16px", overflow="hidden")
     return w.GridBox(children, layout=layout)
