@@ -429,13 +429,13 @@ def test_the_knob(demo: Any, result: Result, real: Result) -> None:
     """beta = 1 is the recorded row; a larger beta has a larger KL; words are probabilities; no model, one sentence."""
     view = View(head=Head(2, 0), numbers=(1, 1))
     knob = looking.knob_of(result, view, demo)
-    one = knob.betas.index(1.0)
-    np.testing.assert_allclose(knob.rows[one], result.records[0].rows[1, 2, 0], atol=1e-5)
+    one = knob.turned.plain
+    np.testing.assert_allclose(knob.turned.rows[one], result.records[0].rows[1, 2, 0], atol=1e-5)
     path, current = screen.knob_path(knob, 1.0)
     assert current == one
     assert (np.diff([kl for kl, _ in path]) > 0).all()
     assert path[one][0] == pytest.approx(result.experiment.kl_chi_active.kl[1, 2, 0], abs=1e-4)
-    assert all(0 <= p <= 1 for some in knob.words for _, p in some)
+    assert all(0 <= p <= 1 for some in knob.turned.words for _, p in some)
     assert "logit difference" in words.knob_words(knob, 4.0)
     with pytest.raises(looking.NeedsModel, match="needs smollm2 in memory"):
         looking.knob_of(real, view, None)

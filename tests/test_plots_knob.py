@@ -189,7 +189,7 @@ def turned_head() -> TurnedHead:
     return TurnedHead(
         Head(2, 1),
         ["BOS", "x", "y"],
-        (0, 1, 2),
+        [0, 1, 2],
         rows,
         np.ones(3, bool),
         np.array([0.0, 1.5, 2.5]),

@@ -26,14 +26,14 @@ NextWords = Sequence[tuple[str, float]]
 
 @dataclass(frozen=True)
 class TurnedHead:
-    """One head of a model, tempered at every token of one prompt, for every setting of its knob.
+    """One head of a model in one prompt, for every setting of its knob.
 
     Attributes:
         head: which one.
         tokens: the prompt's, as readable strings.
         betas: the settings, in growing order; 1 is among them.
-        rows: the row at END, ``(setting, key)``.
-        visible: which keys END sees, ``(key,)``.
+        rows: the row at the position (END, where it is turned at every token), ``(setting, key)``.
+        visible: which keys that query sees, ``(key,)``.
         logit_difference: logit(answer) - logit(foil) at END, ``(setting,)``; NaN where the prompt has not one of each.
         words: of each setting the most likely next tokens with their probabilities, the likeliest first.
         answer, foil: the two words, or "".
@@ -41,7 +41,7 @@ class TurnedHead:
 
     head: Head
     tokens: Sequence[str]
-    betas: Sequence[float]
+    betas: list[float]
     rows: Float[np.ndarray, "setting key"]
     visible: Bool[np.ndarray, " key"]
     logit_difference: Float[np.ndarray, " setting"]
@@ -52,10 +52,10 @@ class TurnedHead:
     @property
     def plain(self) -> int:
         """Number of the setting beta = 1."""
-        return list(self.betas).index(1)
+        return self.betas.index(1)
 
     def places(self, betas: Sequence[float]) -> Float[np.ndarray, "beta 2"]:
-        """(KL, chi), normalised, of the row at END tempered by each beta: what the head gets from its layer does not change."""
+        """(KL, chi), normalised, of the row tempered by each beta: what the head gets from its layer does not change."""
         rows = tempered_rows(torch.as_tensor(self.rows[self.plain]), betas, torch.as_tensor(self.visible))
         return np.stack([f(rows, mask=self.visible).numpy() for f in (kl_selectivity, susceptibility)], -1)
 
@@ -69,26 +69,38 @@ def tempered_rows(
 
 
 def turn_head(
-    model: LanguageModel, prompt: Prompt | str, head: HeadLike, betas: Sequence[float] = SETTINGS, *, k: int = 5
+    model: LanguageModel,
+    prompt: Prompt | str,
+    head: HeadLike,
+    betas: Sequence[float] = SETTINGS,
+    *,
+    position: str | None = None,
+    k: int = 5,
+    prepend_bos: bool = True,
+    bos: str | int | None = None,
 ) -> TurnedHead:
-    """Turn the knob of one head in one prompt, at every token: all settings in one batch.
+    """Turn the knob of one head in one prompt: all settings in one batch.
 
     Args:
         model: what `load_model` returns.
         prompt: a `Prompt`, or a bare text (without a logit difference).
         head: ``(layer, head)``.
         betas: the settings; 1 must be among them.
+        position: turn it at this named position alone; default: at every token.
         k: how many next tokens.
+        prepend_bos, bos: as `record_attention`.
 
     Raises:
         ValueError: if 1 is not among the betas; as `run_tempered`.
     """
     if 1 not in betas:
         raise ValueError(f"betas: expected 1, the head as it is, among the settings, got {', '.join(map(str, betas))}")
-    run = run_tempered(model, [prompt], {head: sorted(betas)}, progress=False)
+    run = run_tempered(
+        model, [prompt], {head: sorted(betas)}, position=position, prepend_bos=prepend_bos, bos=bos, progress=False
+    )
     [tokenized] = run.prompts
-    ids = torch.tensor([tokenized.ids], device=model.device)
-    visible = keys_seen(model, ids)[run.heads[0].layer, -1].cpu().numpy()
+    ids, at = torch.tensor([tokenized.ids], device=model.device), tokenized.position(position or "END")
+    visible = keys_seen(model, ids)[run.heads[0].layer, at].cpu().numpy()
     return TurnedHead(
         head=run.heads[0],
         tokens=tokenized.tokens,

@@ -22,7 +22,7 @@ def knob_figure(turned: TurnedHead, beta: float) -> Figure:
         turned: what `helpers.knob.turn_head` returns.
         beta: one of its settings.
     """
-    at = list(turned.betas).index(beta)
+    at = turned.betas.index(beta)
     fig = Figure(figsize=(9, 4.6), layout="constrained")
     [top], [bottom] = fig.subfigures(2, 1, squeeze=False, height_ratios=[1, 1.7])
     strips = top.subplots()
@@ -49,7 +49,7 @@ def plot_turned_place(ax: Axes, turned: TurnedHead, beta: float) -> Axes:
 
 def plot_next_words(ax: Axes, turned: TurnedHead, beta: float) -> Axes:
     """Bars of the most likely next words at beta, with ticks at what the same words have at beta = 1, where they are listed."""
-    words = turned.words[list(turned.betas).index(beta)]
+    words = turned.words[turned.betas.index(beta)]
     before = dict(turned.words[turned.plain])
     places = np.arange(len(words))[::-1]
     kinds = {turned.answer: VERMILION, turned.foil: BLUE}
@@ -66,7 +66,7 @@ def plot_next_words(ax: Axes, turned: TurnedHead, beta: float) -> Axes:
 def plot_answer(ax: Axes, turned: TurnedHead, beta: float) -> Axes:
     """The logit difference against beta, the setting marked; beta from 0 on an axis of log(1 + beta)."""
     ax.plot(np.log1p(turned.betas), turned.logit_difference, ".-", color=GREY, ms=5)
-    at = list(turned.betas).index(beta)
+    at = turned.betas.index(beta)
     ax.plot(np.log1p(beta), turned.logit_difference[at], "o", ms=8, color=VERMILION, zorder=4)
     ax.axhline(turned.logit_difference[turned.plain], color=BLACK, lw=0.8, ls=":")
     _label_betas(ax, [0, 0.5, 1, 2, 4, 8])

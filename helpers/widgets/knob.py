@@ -123,7 +123,7 @@ class HeadKnob:
 
 
 def _strips(turned: TurnedHead, beta: float) -> dict[str, Any]:
-    at, end = list(turned.betas).index(beta), len(turned.tokens) - 1
+    at, end = turned.betas.index(beta), len(turned.tokens) - 1
     rows = {f"β = {beta:g}": turned.rows[at], "β = 1, as trained": turned.rows[turned.plain]}
     common = {"tokens": [READABLE.get(token, token) for token in turned.tokens], "query": end}
     strips = [{"label": label, "weights": row.tolist(), **common} for label, row in rows.items()]
@@ -147,7 +147,7 @@ def _plane(turned: TurnedHead, beta: float) -> dict[str, Any]:
 
 def _says(turned: TurnedHead, beta: float) -> str:
     """The logit difference and the next words, beside those of beta = 1, as HTML."""
-    at, plain = list(turned.betas).index(beta), turned.plain
+    at, plain = turned.betas.index(beta), turned.plain
     lines = []
     if turned.answer and turned.foil:
         now, before = turned.logit_difference[[at, plain]]

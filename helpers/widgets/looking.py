@@ -8,8 +8,8 @@ import numpy as np
 
 from helpers.attention.capture import record_attention
 from helpers.attention.record import AttentionRecord
-from helpers.knob.runs import run_tempered
-from helpers.prompts.tokens import TokenizedPrompt, readable
+from helpers.knob.turned import turn_head
+from helpers.prompts.tokens import TokenizedPrompt
 from helpers.widgets.inputs import first_token, token_index
 from helpers.widgets.state import SIDES, Knob, Pattern, Result, View
 
@@ -17,8 +17,6 @@ from helpers.widgets.state import SIDES, Knob, Pattern, Result, View
 BETAS = tuple(round(float(2**power), 3) for power in np.arange(-3, 3.25, 0.25))
 #: Longer prompts are not drawn as a matrix, and all rows of all heads take at most so many bytes on the way.
 LONGEST, MOST_BYTES = 512, 300e6
-#: Most likely next words that the knob shows.
-WORDS = 5
 
 
 class NeedsModel(ValueError):
@@ -56,7 +54,7 @@ def knob_of(result: Result, view: View, model: Any) -> Knob:
 
     Raises:
         NeedsModel: if ``model`` is None.
-        ValueError: if the prompt is too long, or as `run_tempered`.
+        ValueError: if the prompt is too long, or as `turn_head`.
     """
     assert view.head is not None
     _, prompt = _looked_at(result, view)
@@ -67,14 +65,8 @@ def knob_of(result: Result, view: View, model: Any) -> Knob:
     query = result.experiment.active.query
     position = query if token_index(query) is None else None
     first = first_token(model, result.asked.bos)
-    found = run_tempered(model, [prompt.prompt], {view.head: BETAS}, position=position, progress=False, **first)
-    chances, ids = found.top(WORDS)
-    words = tuple(
-        tuple((readable(model.tokenizer, int(i)), float(p)) for i, p in zip(some, of, strict=True))
-        for some, of in zip(ids[:, 0], chances[:, 0], strict=True)
-    )
-    rows, differences = found.rows[:, 0, 0, : len(prompt)].numpy(), found.logit_difference[:, 0]
-    return Knob(result, view.head, view.side, view.number, BETAS, rows, differences, words)
+    turned = turn_head(model, prompt.prompt, view.head, BETAS, position=position, **first)
+    return Knob(result, view.head, view.side, view.number, turned)
 
 
 def _looked_at(result: Result, view: View) -> tuple[AttentionRecord, TokenizedPrompt]:

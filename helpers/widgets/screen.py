@@ -11,7 +11,6 @@ import numpy as np
 
 from helpers.design import Q
 from helpers.diagnostics.plane import upper_curve
-from helpers.diagnostics.rows import kl_selectivity, susceptibility
 from helpers.heads import Head, HeadLike, heads_of
 from helpers.plots.style import BLACK
 from helpers.widgets.playground import MEASURES, grid_values, scale_of
@@ -246,16 +245,15 @@ def knob_path(knob: Knob | None, beta: float) -> tuple[list[tuple[float, float]]
     """Where the tempered row is in the plane at every setting, and which setting is chosen."""
     if knob is None:
         return [], None
-    rows = knob.rows.astype(float)
-    path = list(zip(kl_selectivity(rows).tolist(), susceptibility(rows).tolist(), strict=True))
-    return path, knob.betas.index(beta)
+    betas = knob.turned.betas
+    return [(x, y) for x, y in knob.turned.places(betas).tolist()], betas.index(beta)
 
 
 def knob_strip(result: Result, knob: Knob, beta: float) -> Data:
     """`TokenStrips`: the tempered row beside the row as it is."""
     prompt = getattr(result.experiment, knob.side).prompts[knob.number]
-    one = knob.betas.index(1.0)
-    shown = {f"beta = {beta:g}": knob.rows[knob.betas.index(beta)], "beta = 1": knob.rows[one]}
+    turned = knob.turned
+    shown = {f"beta = {beta:g}": turned.rows[turned.betas.index(beta)], "beta = 1": turned.rows[turned.plain]}
     common: Mapping[str, Any] = {
         "tokens": list(prompt.tokens), "positions": {k: i for k, i in prompt.positions.items() if k in MARKED},
         "query": len(prompt) - 1,

@@ -12,6 +12,7 @@ from helpers.attention.record import AttentionRecord
 from helpers.design import Design
 from helpers.experiment import Experiment
 from helpers.heads import Head, HeadLike
+from helpers.knob.turned import TurnedHead
 from helpers.prompts.prompt import Prompt
 from helpers.widgets.checker import Check
 from helpers.widgets.inputs import OWN_BOS, Inputs, prompts_of
@@ -89,22 +90,13 @@ class Pattern:
 
 @dataclass(frozen=True, eq=False)
 class Knob:
-    """What the head says and does in one prompt of a result with its scores multiplied by beta.
-
-    Attributes:
-        betas: settings, 1 among them. ``rows``: its row at END, ``(setting, key)``.
-        differences: logit difference of answer and foil, ``(setting,)``; NaN where the prompt names none.
-        words: five most likely next tokens and their probabilities, a list a setting.
-    """
+    """The open head in one prompt of a result, turned."""
 
     result: Result
     head: Head
     side: str
     number: int
-    betas: tuple[float, ...]
-    rows: np.ndarray
-    differences: np.ndarray
-    words: tuple[tuple[tuple[str, float], ...], ...]
+    turned: TurnedHead
 
 
 @dataclass(frozen=True)

@@ -183,7 +183,7 @@ def tuned(state: State, knob: Knob | None) -> State:
 
 def set_beta(state: State, beta: float) -> State:
     """The knob is turned, to one of its settings."""
-    if state.view.knob is None or beta not in state.view.knob.betas:
+    if state.view.knob is None or beta not in state.view.knob.turned.betas:
         return state
     return replace(state, view=replace(state.view, beta=beta))
 

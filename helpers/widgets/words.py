@@ -116,10 +116,10 @@ def knob_words(knob: Knob, beta: float) -> str:
     where = f"at {query}" if token_index(query) is None else "at every token"
     rows = [f"Scores of head {knob.head} {where} times beta, {knob.side} prompt {knob.number + 1}:"]
     for setting in dict.fromkeys((beta, 1.0)):
-        at = knob.betas.index(setting)
-        difference = knob.differences[at]
+        at = knob.turned.betas.index(setting)
+        difference = knob.turned.logit_difference[at]
         said = "no answer and foil are named" if np.isnan(difference) else f"logit difference {difference:+.2f}"
-        words = ", ".join(f"“{html.escape(word)}” {chance:.2f}" for word, chance in knob.words[at])
+        words = ", ".join(f"“{html.escape(word)}” {chance:.2f}" for word, chance in knob.turned.words[at])
         rows.append(f"<b>beta = {setting:g}</b>: {said}; next: {words}")
     return _block(rows)
 
