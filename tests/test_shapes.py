@@ -21,7 +21,9 @@ from helpers.diagnostics.plane import fold, largest_chi, one_favourite, share_of
 from helpers.diagnostics.rows import kl_selectivity, susceptibility
 from helpers.diagnostics.shapes import SHAPES, shape_shift
 from helpers.experiment import shape_columns
-from helpers.widgets import playground
+from helpers.widgets import playground, screen
+from helpers.widgets.state import Draft, Result, View
+from helpers.widgets.web import HeadGrid
 
 LENGTHS = [15, 9, 4, 2]
 SINK = ["BOS weight", "KL, sink part", "KL, rest part", "chi, sink part", "chi, rest part"]
@@ -264,15 +266,17 @@ def test_the_grid_offers_every_number() -> None:
 
 @pytest.mark.parametrize("measure", playground.MEASURES)
 def test_the_grid_says_what_is_undefined(undefined: Any, measure: str) -> None:
-    """NaN is "n/a" on grey, in tooltip and picture, and never the strongest; other heads have a number and a colour."""
+    """NaN has no number in the grid, is "n/a" in tooltip and picture, and never the strongest; other heads have a number."""
     missing = np.isnan(playground.grid_values(undefined, measure))
     of_bos = measure.removeprefix("shift of ") in SINK
     assert missing.all() == (measure in DISTANCES)
     assert missing[-1].all() == (measure in DISTANCES or of_bos)
     assert measure in DISTANCES or not missing[:-1].any()
-    for cell in playground.grid_cells(undefined, measure):
-        assert (cell.background == playground.UNDEFINED) == missing[cell.head]
-        assert cell.text.endswith(": n/a") == missing[cell.head]
+    result = Result(Draft("toy"), undefined, (undefined.active, undefined.control))
+    shown = HeadGrid(**screen.grid_data(result, View(measure=measure))).content
+    assert [[value is None for value in row] for row in shown["values"]] == missing.tolist()
+    tips = np.array([[f"{measure}: n/a" in tip for tip in row] for row in shown["tips"]])
+    assert tips.tolist() == missing.tolist()
     if not missing.all():
         assert not missing[playground.strongest(undefined, measure)]
     texts = [text.get_text() for text in playground.grid_figure(undefined, measure).axes[0].texts]

@@ -69,7 +69,7 @@ def marks(result: Result) -> list[Data]:
 def _tips(result: Result, measure: str) -> list[list[str]]:
     """What the pointer finds over each head, below its name."""
     values = grid_values(result.experiment, measure)
-    shifts = MEASURES[measure].startswith(("d_kl", "d_chi"))
+    shifts = MEASURES[measure] in ("d_kl", "d_kl_q", "d_chi", "d_chi_q")  # which every head's lines say
     return [
         [
             "\n".join(filter(None, [
