@@ -110,6 +110,14 @@ def narrow_gpt2_folder(gpt2_tokenizer: Any, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.fixture(scope="session")
+def narrow_gpt2(narrow_gpt2_folder: Path) -> Any:
+    """That model, loaded."""
+    from helpers import load_model
+
+    return load_model(str(narrow_gpt2_folder), device="cpu")
+
+
+@pytest.fixture(scope="session")
 def hf_gpt2_like(gpt2_like_folder: Path) -> Any:
     """The same weights loaded by transformers alone, in eager attention."""
     from transformers import GPT2LMHeadModel

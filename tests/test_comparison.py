@@ -362,11 +362,10 @@ def test_on_the_demo_model() -> None:
 
 
 @pytest.mark.parametrize(("task", "circuit"), [("greater-than", GREATER_THAN), ("acronyms", ACRONYMS)])
-def test_gpt2_tasks_run_on_its_heads(narrow_gpt2_folder: Path, task: str, circuit: Any) -> None:
+def test_gpt2_tasks_run_on_its_heads(narrow_gpt2: Any, task: str, circuit: Any) -> None:
     """Everything but patching runs on a random model with GPT-2 small's heads and the real tokenizer."""
     cheap = {name: score for name, score in SCORES.items() if "patching" not in name}
-    model = load_model(str(narrow_gpt2_folder), device="cpu")
-    table = compare(gather(model, *TASKS[task](4), expensive=False), circuit, cheap, n_permutations=99)
+    table = compare(gather(narrow_gpt2, *TASKS[task](4), expensive=False), circuit, cheap, n_permutations=99)
     assert list(table.index) == list(cheap)
     assert table.auroc.between(0, 1).all()
     assert 0.42 <= table.auroc["layer index"] <= 0.57

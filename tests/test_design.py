@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -116,8 +117,11 @@ def test_designs_that_are_refused(wanted: str, sentence: str) -> None:
         design_of([toy_prompt(15)] * 3, [toy_prompt(15)] * 2, wanted=wanted)
 
 
-def test_the_command_says_which_test_ran(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_says_which_test_ran(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """``run --record`` takes pairs for pairs, and ``--design sets`` for sets; the report names the test."""
+    monkeypatch.setattr(importlib.import_module("helpers.results"), "all_figures", lambda experiment: {})
     active = toy_side(seed=1)
     save_results(analyse(active, paired_side(active)), tmp_path / "first")
     for options, said in (

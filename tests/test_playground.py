@@ -102,9 +102,9 @@ def test_every_example_runs_without_a_word(demo: Any, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", examples.EXAMPLES)
-def test_examples_suit_other_tokenizers(gpt2_like: Any, name: str) -> None:
+def test_examples_suit_other_tokenizers(narrow_gpt2: Any, name: str) -> None:
     """With GPT-2's tokenizer too, which splits some of the demo model's words, nothing is to be said of any example."""
-    said = check(examples.example(name, gpt2_like), gpt2_like)
+    said = check(examples.example(name, narrow_gpt2), narrow_gpt2)
     assert (said.errors, said.notes) == ([], [])
 
 
