@@ -137,6 +137,26 @@ def test_models() -> None:
     assert f"random models of {kinds} kinds" in WORDS
 
 
+def test_predictions_of_the_first_post() -> None:
+    """What is said of notebook 07 is the shipped verdicts, word by word."""
+    from helpers.measured import measured_knob
+
+    real, toy = (measured_knob(name).verdicts for name in ("smollm2", "demo"))
+    linear, named, optimum, law = (real[real.section == section] for section in (1, 2, 3, 4))
+    found = re.search(
+        r"\(error (\d+) %: (\w+)\).* within layers ([\d.]+), of ([\d.]+) asked: (\w+)\).* random directions are \((\w+); on "
+        r"the demo model it (\w+)\).*\((\d+) % of the heads: (\w+)\)",
+        WORDS,
+    )
+    assert found
+    assert found.groups() == (
+        f"{linear.value.max():.0%}"[:-1], *{*linear.verdict},
+        f"{named.value.iloc[0]:.2f}", f"{named.limit.iloc[0]:.1f}", named.verdict.iloc[0],
+        optimum.verdict.iloc[0], toy[toy.section == 3].verdict.iloc[0],
+        f"{law.value.iloc[0]:.0%}"[:-1], law.verdict.iloc[0],
+    )  # fmt: skip
+
+
 def test_minutes_are_those_that_the_notebooks_say() -> None:
     """The time beside a notebook is the one at its top; the playground has none."""
     rows = re.findall(r"\(notebooks/(\d\d\S*\.ipynb)\) \| .*?(?:\((\d+) minutes\) )?\|$", README, re.MULTILINE)
@@ -169,6 +189,7 @@ CHECKED = {
     r"\| (?:\d+|4 \(one backward pass among them\)) (?:\| [\d.]+ \([\d.]+\) ){3}": "test_scores_on_the_real_model_are_the_shipped_ones",
     r"above 0\.5": "test_counts_of_the_verdict",
     r"over \d+ scores between .* is [\d.]+ \([\d.]+ to [\d.]+\)": "test_the_readme_says_what_the_table_says",
+    r"\(error \d+ %: .* within layers [\d.]+, of 0\.5 asked: .*\(\d+ % of the heads: \w+\)": "test_predictions_of_the_first_post",
     r"output magnitude [\d.]+, within layers [\d.]+; attribution patching [\d.]+, [\d.]+": "test_the_readme_says_what_the_table_says",
     r"compares \d+ published figures": "test_full_agreement_passes",
 }  # fmt: skip
