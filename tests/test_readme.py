@@ -137,6 +137,22 @@ def test_models() -> None:
     assert f"random models of {kinds} kinds" in WORDS
 
 
+def test_attribution_in_both_directions() -> None:
+    """The lowest AUROC of the larger estimate, and where the last causal head stands, on SmolLM2's three tasks."""
+    from helpers import auroc, measured_circuit
+    from helpers.measured import shipped_attribution
+
+    lowest, last = 1.0, 0.0
+    for task in ("ioi", "repeated", "agreement"):
+        score = shipped_attribution("smollm2", task)[["denoising", "noising"]].abs().max(axis=1)
+        causal = measured_circuit("smollm2", task).table.causal
+        lowest = min(lowest, auroc(score, causal))
+        last = max(last, score.rank(ascending=False)[causal].max() / len(score))
+    found = re.search(r"AUROC of ([\d.]+) or more on all three tasks .* the first (\d+) % of its list", WORDS)
+    assert found
+    assert found.groups() == (f"{int(100 * lowest) / 100:.2f}", f"{100 * last:.0f}")
+
+
 def test_predictions_of_the_first_post() -> None:
     """What is said of notebook 07 is the shipped verdicts, word by word."""
     from helpers.measured import measured_knob
@@ -189,6 +205,7 @@ CHECKED = {
     r"\| (?:\d+|4 \(one backward pass among them\)) (?:\| [\d.]+ \([\d.]+\) ){3}": "test_scores_on_the_real_model_are_the_shipped_ones",
     r"above 0\.5": "test_counts_of_the_verdict",
     r"over \d+ scores between .* is [\d.]+ \([\d.]+ to [\d.]+\)": "test_the_readme_says_what_the_table_says",
+    r"AUROC of [\d.]+ or more on all three tasks .* the first \d+ % of its list": "test_attribution_in_both_directions",
     r"\(error \d+ %: .* within layers [\d.]+, of 0\.5 asked: .*\(\d+ % of the heads: \w+\)": "test_predictions_of_the_first_post",
     r"output magnitude [\d.]+, within layers [\d.]+; attribution patching [\d.]+, [\d.]+": "test_the_readme_says_what_the_table_says",
     r"compares \d+ published figures": "test_full_agreement_passes",

@@ -107,6 +107,7 @@ def test_settle() -> None:
     d = np.array([[1e-6, -1e-6, 2e-6], [-3e-6, 0.0, 1e-5]])
     assert settle(d, 1e-6).tolist() == [[0, 0, 2e-6], [-3e-6, 0, 1e-5]]
     assert settle(d, np.array([0.0, 1.0, 2e-6])).tolist() == [[1e-6, 0, 0], [-3e-6, 0, 1e-5]]
+    assert settle(["0.5", "1e-9"]).tolist() == [0.5, 0]  # a column that was read as text
 
 
 def tied_one_by_one(values: np.ndarray, resolution: float) -> list[float]:

@@ -14,6 +14,7 @@ from helpers.measured.shipped import (
     head_scores,
     measured_tasks,
     ranked_scores,
+    shipped_attribution,
     shipped_record,
     shipped_roles,
 )
@@ -142,6 +143,28 @@ def test_nothing_that_was_not_measured() -> None:
     """Another model or task: one sentence that names what there is."""
     with pytest.raises(ValueError, match=r"expected one of demo/ioi, .*, got gpt2-small/ioi"):
         head_scores("gpt2-small", "ioi")
+
+
+@EVERY
+def test_attribution_is_in_both_directions(model: str, task: str) -> None:
+    """Denoising is the score of the same pairs; noising is another estimate, of every head."""
+    both, (values, _) = shipped_attribution(model, task), head_scores(model, task)
+    assert both[["layer", "head"]].equals(values[["layer", "head"]])
+    np.testing.assert_allclose(both.denoising.abs(), values["attribution patching"], rtol=1e-5)
+    assert both.noising.notna().all()
+    assert (both.noising - both.denoising).abs().max() > 0.1
+
+
+def test_attribution_of_the_demo_model_is_measured_again() -> None:
+    """Noising, on the pairs of its scores: estimates to 1e-3 of the largest."""
+    from helpers import attribute_heads, load_model
+    from helpers.measured.build import PAIRS, SCORE_SEED
+    from helpers.patching import fit_to_model
+
+    model, shipped = load_model("demo", device="cpu"), shipped_attribution("demo", "ioi").noising
+    fitted = fit_to_model(model, "ioi", PAIRS, seed=SCORE_SEED)
+    found = attribute_heads(model, fitted.clean, fitted.corrupt, at="clean", progress=False).mean(-1).ravel()
+    np.testing.assert_allclose(found, shipped, atol=1e-3 * shipped.abs().max())
 
 
 # With the model itself, where it can be had

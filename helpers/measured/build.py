@@ -1,6 +1,6 @@
 """``make measure MODEL=smollm2``: the measurements of a model that ship with the repository.
 
-    python -m helpers.measured.build smollm2 [--steps examination circuits values roles records card]
+    python -m helpers.measured.build smollm2 [--steps examination circuits values attribution roles records card]
 
 What is measured, on which prompts and in which order is fixed in ``PROTOCOL.md`` of the model's folder. Every step writes
 its own files and can be repeated by itself; the patching of a task that was stopped goes on after its last layer.
@@ -18,9 +18,11 @@ import pandas as pd
 
 from helpers.attention.capture import record_attention
 from helpers.contents.roles import head_roles
+from helpers.heads import head_index
 from helpers.measured import card
 from helpers.models.load import load_model
 from helpers.models.model import LanguageModel
+from helpers.patching.attribution import attribute_heads
 from helpers.patching.circuits import find_circuit, fit_to_model, task_accuracy
 from helpers.prompts.fit import VARIANTS, fit_task
 from helpers.prompts.ioi import abc_prompts, ioi_prompts
@@ -103,6 +105,20 @@ def values(model: LanguageModel, out: Path, tasks: Sequence[str]) -> None:
         (out / task / "reasons.json").write_text(text + "\n", encoding="utf-8")
 
 
+def attribution(model: LanguageModel, out: Path, tasks: Sequence[str]) -> None:
+    """Attribution patching in both directions, on the pairs of the scores: each head's estimate, mean over pairs."""
+    for task in tasks:
+        if not (out / task).is_dir():
+            continue
+        fitted = fit_to_model(model, task, PAIRS, seed=SCORE_SEED)
+        denoising, noising = (
+            attribute_heads(model, fitted.clean, fitted.corrupt, at=side).mean(-1).ravel()
+            for side in ("corrupt", "clean")
+        )
+        table = head_index(model.n_layers, model.n_heads).assign(denoising=denoising, noising=noising)
+        _write(table, out / task / "attribution.csv")
+
+
 def roles(model: LanguageModel, out: Path, tasks: Sequence[str]) -> None:
     """Every head's behaviour, and the roles that it gives."""
     _write(head_roles(model), out / "roles.csv")
@@ -122,6 +138,7 @@ STEPS: dict[str, Callable[[LanguageModel, Path, Sequence[str]], None]] = {
     "examination": examination,
     "circuits": circuits,
     "values": values,
+    "attribution": attribution,
     "roles": roles,
     "records": records,
 }

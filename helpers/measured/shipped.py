@@ -39,6 +39,19 @@ def head_scores(model: str, task: str) -> tuple[pd.DataFrame, dict[str, str]]:
         return pd.read_csv(file), json.loads((folder / "reasons.json").read_text(encoding="utf-8"))
 
 
+def shipped_attribution(model: str, task: str) -> pd.DataFrame:
+    """Attribution patching in both directions, one row a head: ``denoising`` and ``noising``, in logits, mean over pairs.
+
+    It was measured on the pairs of the scores, after these had been judged; ``denoising`` is the score "attribution patching".
+
+    Raises:
+        ValueError: if nothing was measured there.
+    """
+    _known(model, task)
+    with (resources.files(__package__) / model / task / "attribution.csv").open() as file:
+        return pd.read_csv(file)
+
+
 def ranked_scores(
     model: str,
     task: str,
