@@ -275,6 +275,10 @@ def test_the_grid_says_what_is_undefined(undefined: Any, measure: str) -> None:
     result = Result(Draft("toy"), undefined, (undefined.active, undefined.control))
     shown = HeadGrid(**screen.grid_data(result, View(measure=measure))).content
     assert [[value is None for value in row] for row in shown["values"]] == missing.tolist()
+    columns = screen.table_data(result, View(measure=measure))["columns"]
+    assert sum(column["label"] == measure for column in columns) == (
+        playground.MEASURES[measure] not in ("d_kl", "d_kl_q", "d_chi", "d_chi_q")
+    )
     tips = np.array([[f"{measure}: n/a" in tip for tip in row] for row in shown["tips"]])
     assert tips.tolist() == missing.tolist()
     if not missing.all():

@@ -23,6 +23,8 @@ Data = dict[str, Any]
 MARKED = ("BOS", "IO", "S1", "S2", "A1", "B", "A2", "OWNER", "OTHER", "THING1", "THING2", "END")
 #: Characters of a prompt in a tooltip.
 LONGEST = 300
+#: Columns of an experiment that a head's own lines, and the table's own columns, say whatever is measured.
+_ALWAYS = ("d_kl", "d_kl_q", "d_chi", "d_chi_q")
 _SHIFTS = {
     name: [
         {"key": f"d_{name}", "label": label, "signed": True},
@@ -69,12 +71,12 @@ def marks(result: Result) -> list[Data]:
 def _tips(result: Result, measure: str) -> list[list[str]]:
     """What the pointer finds over each head, below its name."""
     values = grid_values(result.experiment, measure)
-    shifts = MEASURES[measure] in ("d_kl", "d_kl_q", "d_chi", "d_chi_q")  # which every head's lines say
+    said = MEASURES[measure] in _ALWAYS
     return [
         [
             "\n".join(filter(None, [
                 known_as(result, head := Head(layer, number)),
-                "" if shifts else f"{measure}: {_plain(value)}",
+                "" if said else f"{measure}: {_plain(value)}",
                 *head_lines(result, head)[1:],
             ]))
             for number, value in enumerate(row)
@@ -115,16 +117,14 @@ def table_data(result: Result, view: View) -> Data:
     """`RankedHeads`: all heads, those that the grid's colours point at first."""
     table, values = table_rows(result), grid_values(result.experiment, view.measure).ravel()
     order = np.argsort(values if scale_of(view.measure) == "q" else -np.nan_to_num(np.abs(values)), kind="stable")
-    own = [] if view.measure.startswith(("shift of KL", "shift of chi", "significance")) else [
-        {"key": "measure", "label": view.measure, "digits": 3}
-    ]  # fmt: skip
+    own = [] if MEASURES[view.measure] in _ALWAYS else [{"key": "measure", "label": view.measure, "digits": 3}]
     rows = []
     for at in order:
         row = table[at]
         head = Head(int(row["layer"]), int(row["head"]))
         rows.append(
             {"head": head, "role": known_as(result, head)}
-            | {key: row[key] for key in ("d_kl", "d_kl_q", "d_chi", "d_chi_q")}
+            | {key: row[key] for key in _ALWAYS}
             | {f"{name}_interval": (row[f"d_{name}_low"], row[f"d_{name}_high"]) for name in ("kl", "chi")}
             | ({"measure": float(values[at])} if own else {})
         )
