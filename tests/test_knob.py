@@ -122,8 +122,9 @@ def test_zero_is_uniform_and_infinity_the_largest(words: Any) -> None:
     n = len(run.prompts[0])
     np.testing.assert_allclose(run.rows[0, :, 0], [[0] * (n - 5) + [0.2] * 5] * 4, atol=1e-6)
     np.testing.assert_allclose(run.rows[0, :, 1], 1 / n, atol=1e-6)
-    plain = record_attention(model, CLEAN, progress=False).rows[:, 0, 1]
-    assert torch.equal(run.rows[1, :, 0], torch.nn.functional.one_hot(plain.argmax(-1), n).float())
+    record = record_attention(model, CLEAN, progress=False)
+    assert torch.equal(run.rows[1, :, 0], torch.nn.functional.one_hot(record.rows[:, 0, 1].argmax(-1), n).float())
+    assert torch.equal(run.visible, record.visible()[:, :, 0])
 
 
 def test_one_position_alone(llama: LanguageModel) -> None:

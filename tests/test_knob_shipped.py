@@ -19,6 +19,7 @@ from helpers.heads import Head
 from helpers.knob import linear_response, reach, run_tempered
 from helpers.knob.hooks import TemperedLayer, keys_seen
 from helpers.knob.lengths import kl_at_lengths
+from helpers.knob.turned import SETTINGS
 from helpers.measured import (
     demo_documents,
     ids_of,
@@ -28,7 +29,7 @@ from helpers.measured import (
     short_stretches,
 )
 from helpers.measured.knob import answers
-from helpers.measured.knob.answers import POINT_BETAS, TURNED_BETAS, response, slopes, turned
+from helpers.measured.knob.answers import TURNED_BETAS, response, slopes, turned
 from helpers.measured.knob.loss import tempered_losses
 from helpers.measured.knob.shipped import KINDS, LENGTHS, PARTS, MeasuredKnob
 from helpers.measured.knob.tables import (
@@ -196,16 +197,16 @@ def test_points_are_of_the_heads_that_were_turned() -> None:
     points = real.points
     names = {f"{layer}.{head}" for layer, head in zip(real.turned.layer, real.turned["head"], strict=True)}
     assert set(points["heads"]) == names
-    assert tuple(points["betas"]) == POINT_BETAS
+    assert tuple(points["betas"]) == SETTINGS
     assert [p["text"] for p in points["prompts"]] == [p.prompt.text for p in record.prompts[:3]]
-    one = POINT_BETAS.index(1)
+    one = SETTINGS.index(1)
     assert record.readout is not None
     for entries in points["heads"].values():
         for i, entry in enumerate(entries):
             assert entry["ld"][one] == pytest.approx(float(record.readout.logit_difference[i]), abs=1e-3)
             assert entry["kl"][0] == pytest.approx(0, abs=1e-5)
             assert (np.diff(entry["kl"]) >= -1e-5).all()
-            assert [len(top) for top in entry["top"]] == [5] * len(POINT_BETAS)
+            assert [len(top) for top in entry["top"]] == [5] * len(SETTINGS)
 
 
 @BOTH
@@ -306,6 +307,11 @@ def test_verdict_on_the_law(share: float, verdict: str) -> None:
     assert not any(side.any() for side in described(table.assign(r2=0.89)))
 
 
+def test_the_texts_ship(packaged: set[str]) -> None:
+    """A wheel holds what the measurements are made again from."""
+    assert {f"measured/text/{name}.txt" for name in TEXTS} <= packaged
+
+
 # ---- measured again
 
 
@@ -396,7 +402,7 @@ def test_a_turned_head_is_measured_again(smollm2: Any) -> None:
     assert [p.text for p in prompts] == [p.prompt.text for p in shipped_record("smollm2", "clean").prompts]
     run = run_tempered(smollm2, prompts, {(int(row.layer), int(row["head"])): 2.0}, progress=False)
     assert run.logit_difference.mean() == pytest.approx(row.ld, abs=1e-3)
-    point, at = real.points["heads"][name][0], POINT_BETAS.index(2)
+    point, at = real.points["heads"][name][0], SETTINGS.index(2)
     assert float(run.logit_difference[0, 0]) == pytest.approx(point["ld"][at], abs=1e-3)
     kl = kl_selectivity(run.rows[0, 0, 0], n=len(run.prompts[0]), normalized=False)
     assert float(kl) == pytest.approx(point["kl"][at], abs=1e-4)

@@ -11,6 +11,7 @@ from torch import Tensor
 from helpers.attention.record import AttentionRecord, Readout
 from helpers.models.forward import attention_rows, batches, windows
 from helpers.models.model import LanguageModel
+from helpers.models.values import sink_weight
 from helpers.prompts.answers import with_answers
 from helpers.prompts.prompt import Prompt
 from helpers.prompts.tokens import TokenizedPrompt, bos_id, tokenize
@@ -133,9 +134,8 @@ def _queries(prompts: Sequence[TokenizedPrompt], query: str) -> Tensor:
 
 def _with_sink(rows: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
     """One more key at the end, with the weight that lies on no token; visible to all queries that there are."""
-    beside = (1 - rows.float().sum(-1, keepdim=True)).clamp(0, 1)
     there = visible.any(-1, keepdim=True)
-    beside = torch.where(there[:, :, None], beside, 0).to(rows.dtype)
+    beside = torch.where(there[:, :, None], sink_weight(rows.float()), 0).to(rows.dtype)
     return torch.cat([rows, beside], -1), torch.cat([visible, there], -1)
 
 

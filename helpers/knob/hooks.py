@@ -13,7 +13,7 @@ from torch import Tensor
 from helpers.diagnostics.tempering import temper_rows
 from helpers.models.forward import Hook, Ids, attention_rows, forward, hook_z
 from helpers.models.model import LanguageModel
-from helpers.models.values import head_values
+from helpers.models.values import head_values, sink_weight
 
 _INPUTS = ("hook_pattern", "hook_v")
 Visible = Bool[Tensor, "layer query key"]
@@ -107,6 +107,5 @@ class TemperedLayer:
         visible = self.visible.expand(pi.shape)
         if not self.model.has_sinks:
             return temper_rows(pi, betas, visible)
-        beside = (1 - pi.sum(-1, keepdim=True)).clamp_min(0)
-        rows, seen = torch.cat([pi, beside], -1), torch.cat([visible, visible.any(-1, keepdim=True)], -1)
+        rows, seen = torch.cat([pi, sink_weight(pi)], -1), torch.cat([visible, visible.any(-1, keepdim=True)], -1)
         return temper_rows(rows, betas, seen)[..., :-1]

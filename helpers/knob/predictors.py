@@ -19,7 +19,7 @@ from helpers.heads import head_index
 from helpers.knob.response import output_response
 from helpers.models.forward import batches
 from helpers.models.model import LanguageModel
-from helpers.models.values import head_values
+from helpers.models.values import head_values, sink_weight
 from helpers.prompts.answers import with_answers
 from helpers.prompts.prompt import Prompt
 
@@ -121,5 +121,4 @@ def _rows_and_values(model: LanguageModel, run: Trace, layer: int) -> tuple[Tens
     values = head_values(model, layer, pi[:, :, None], v, run.z[layer][:, -1:])
     if not model.has_sinks:
         return pi, values
-    beside = (1 - pi.sum(-1, keepdim=True)).clamp_min(0)
-    return torch.cat([pi, beside], -1), torch.cat([values, torch.zeros_like(values[..., :1, :])], -2)
+    return torch.cat([pi, sink_weight(pi)], -1), torch.cat([values, torch.zeros_like(values[..., :1, :])], -2)

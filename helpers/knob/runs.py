@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from helpers.attention.capture import tokenize_for
 from helpers.heads import Head, HeadLike, check_heads
-from helpers.knob.hooks import TemperedLayer, keys_seen, weights_come_late, weights_of
+from helpers.knob.hooks import TemperedLayer, Visible, keys_seen, weights_come_late, weights_of
 from helpers.models.forward import Hook, StoredRun, batches
 from helpers.models.model import LanguageModel
 from helpers.prompts.answers import with_answers
@@ -33,6 +33,7 @@ class TemperedRun:
         plain: logits at END of the plain run, ``(prompt, vocabulary)``.
         logits: logits at END, ``(setting, prompt, vocabulary)``.
         rows: the rows that the heads used at ``position`` (at END, if that is None), ``(setting, prompt, head, key)``.
+        visible: which keys that query sees, ``(prompt, head, key)``.
     """
 
     prompts: Sequence[TokenizedPrompt]
@@ -42,6 +43,7 @@ class TemperedRun:
     plain: Float[Tensor, "prompt vocabulary"]
     logits: Float[Tensor, "setting prompt vocabulary"]
     rows: Float[Tensor, "setting prompt head key"]
+    visible: Bool[Tensor, "prompt head key"]
 
     @property
     def logit_difference(self) -> Float[np.ndarray, "setting prompt"]:
@@ -96,12 +98,16 @@ def run_tempered(
     plain = torch.zeros(len(tokenized), model.n_tokens)
     logits = torch.zeros(len(settings), *plain.shape)
     rows = torch.zeros(len(settings), len(tokenized), len(heads), longest)
+    seen = torch.zeros(rows.shape[1:], dtype=torch.bool)
+    late = weights_come_late(model)
     size = max(batch_size // len(settings), min(batch_size, 1))
     for batch, ids in batches(model, tokenized, size, progress=progress):
         at = [where[i] for i in batch]
-        found = _run(model, ids, heads, settings, at, everywhere=position is None)
-        plain[batch], logits[:, batch], rows[:, batch, :, : ids.shape[1]] = found
-    return TemperedRun(tokenized, tuple(heads), settings.numpy(), position, plain, logits, rows)
+        visible, n = keys_seen(model, ids), ids.shape[1]
+        found = _run(model, ids, heads, settings, visible, at, everywhere=position is None, late=late)
+        plain[batch], logits[:, batch], rows[:, batch, :, :n] = found
+        seen[batch, :, :n] = visible[[head.layer for head in heads]][:, at].transpose(0, 1).cpu()
+    return TemperedRun(tokenized, tuple(heads), settings.numpy(), position, plain, logits, rows, seen)
 
 
 def logit_differences(logits: Tensor, prompts: Sequence[TokenizedPrompt]) -> Float[np.ndarray, "*batch prompt"]:
@@ -131,11 +137,18 @@ def _settings(betas: Mapping[HeadLike, float | Sequence[float]], heads: Sequence
 
 
 def _run(
-    model: LanguageModel, ids: Tensor, heads: Sequence[Head], settings: Tensor, at: Sequence[int], *, everywhere: bool
+    model: LanguageModel,
+    ids: Tensor,
+    heads: Sequence[Head],
+    settings: Tensor,
+    visible: Visible,
+    at: Sequence[int],
+    *,
+    everywhere: bool,
+    late: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Logits of the plain run, and of every setting; rows of the heads at ``at``."""
-    n, k = len(ids), len(settings)
-    visible, plain, late = keys_seen(model, ids), StoredRun(model, ids), weights_come_late(model)
+    n, k, plain = len(ids), len(settings), StoredRun(model, ids)
     queries = [t for t in at for _ in range(k)]  # every prompt stands k times in a row
     done: dict[int, TemperedLayer] = {}
     hooks: list[Hook] = []

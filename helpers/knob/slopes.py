@@ -59,13 +59,14 @@ def answer_slopes(
     words = torch.tensor([(p.right[0], p.wrong[0]) for p in tokenized], device=model.device)
     where = [p.position(position) for p in tokenized] if position else None
     found = np.zeros((len(tokenized), model.n_layers, model.n_heads))
+    late = weights_come_late(model)
     for batch, ids in batches(model, tokenized, batch_size, progress=progress):
         here, asked = None if where is None else [where[i] for i in batch], words[batch]
 
         def said(hooks: list[Hook], ids: Ids = ids, asked: Tensor = asked) -> Tensor:
             return -forward(model, ids, hooks).gather(1, asked).diff(dim=1)[:, 0]
 
-        found[batch] = _slopes(model, ids, said, here)[1]
+        found[batch] = _slopes(model, ids, said, here, late=late)[1]
     return found
 
 
@@ -105,6 +106,7 @@ def loss_slopes(model: LanguageModel, ids: Ids, *, batch_size: int = 2) -> LossS
     if ids.ndim != 2 or ids.shape[1] < 2:
         raise ValueError(f"ids: expected stretches of at least two tokens, (stretch, token), got {tuple(ids.shape)}")
     losses, slopes, turns = [], [], []
+    late = weights_come_late(model)
     for some in ids.to(model.device).split(batch_size):
         kept: list[tuple[Tensor, Tensor]] = []
         names = [f"blocks.{layer}.attn.hook_q" for layer in range(model.n_layers)]
@@ -113,7 +115,7 @@ def loss_slopes(model: LanguageModel, ids: Ids, *, batch_size: int = 2) -> LossS
         def said(hooks: list[Hook], some: Ids = some, nudges: list[Hook] = nudges) -> Tensor:
             return token_losses(model, some, [*nudges, *hooks]).mean(-1)
 
-        loss, slope = _slopes(model, some, said, None, also=kept)
+        loss, slope = _slopes(model, some, said, None, late=late, also=kept)
         losses.append(loss)
         slopes.append(slope)
         turns.append(np.stack([torch.einsum("pthd,pthe->hde", q, zero.grad).double().cpu() for q, zero in kept]))
@@ -128,11 +130,11 @@ def _add_zero(kept: list[tuple[Tensor, Tensor]], q: Tensor, hook: Any) -> Tensor
 
 
 def _slopes(
-    model: LanguageModel, ids: Ids, said: Readout, at: Sequence[int] | None, also: Sequence[Any] = ()
+    model: LanguageModel, ids: Ids, said: Readout, at: Sequence[int] | None, *, late: bool, also: Sequence[Any] = ()
 ) -> tuple[np.ndarray, np.ndarray]:
     """What is read of each row of a batch, and its derivative by the beta of every head."""
     visible, pi = keys_seen(model, ids), {}
-    if weights_come_late(model):
+    if late:
         pi = weights_of(partial(forward, model, ids), range(model.n_layers))
     with torch.enable_grad():
         betas = torch.ones(len(ids), model.n_layers, model.n_heads, device=ids.device, requires_grad=True)

@@ -13,7 +13,6 @@ from torch import Tensor
 from helpers.diagnostics.rows import kl_selectivity, susceptibility
 from helpers.diagnostics.tempering import temper_rows
 from helpers.heads import Head, HeadLike
-from helpers.knob.hooks import keys_seen
 from helpers.knob.runs import TemperedRun, run_tempered
 from helpers.models.model import LanguageModel
 from helpers.prompts.prompt import Prompt
@@ -99,14 +98,12 @@ def turn_head(
         model, [prompt], {head: sorted(betas)}, position=position, prepend_bos=prepend_bos, bos=bos, progress=False
     )
     [tokenized] = run.prompts
-    ids, at = torch.tensor([tokenized.ids], device=model.device), tokenized.position(position or "END")
-    visible = keys_seen(model, ids)[run.heads[0].layer, at].cpu().numpy()
     return TurnedHead(
         head=run.heads[0],
         tokens=tokenized.tokens,
         betas=sorted(betas),
         rows=run.rows[:, 0, 0].numpy(),
-        visible=visible,
+        visible=run.visible[0, 0].numpy(),
         logit_difference=run.logit_difference[:, 0],
         words=_words(run, model, k),
         answer=tokenized.prompt.answer or "",

@@ -14,6 +14,11 @@ def tolerance(model: LanguageModel) -> float:
     return max(float(4 * torch.finfo(model.dtype).eps * (2 * model.n_layers) ** 0.5), 1e-4)
 
 
+def sink_weight(rows: Float[Tensor, "*batch key"]) -> Float[Tensor, "*batch 1"]:
+    """What rows leave for a learned sink, which is no token: 1 minus their sum."""
+    return (1 - rows.sum(-1, keepdim=True)).clamp_min(0)
+
+
 def head_values(
     model: LanguageModel,
     layer: int,

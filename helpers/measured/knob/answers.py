@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 
 from helpers.attention.capture import record_attention
 from helpers.diagnostics.heads import diagnose, head_resolution
@@ -18,6 +17,7 @@ from helpers.knob.predictors import knob_predictors
 from helpers.knob.response import linear_response, reach
 from helpers.knob.runs import TemperedRun, run_tempered
 from helpers.knob.slopes import answer_slopes
+from helpers.knob.turned import SETTINGS
 from helpers.measured.knob.tables import bootstrap_mean, correlation_table, matched_heads, turned_table
 from helpers.measured.knob.work import Work
 from helpers.models.model import LanguageModel
@@ -27,7 +27,6 @@ from helpers.reference.measured import measured_circuit
 
 RESPONSE_BETAS = (0.5, 0.8, 0.9, 1.1, 1.25, 2.0)
 TURNED_BETAS = (0.0, 0.5, 0.8, 1.0, 1.25, 2.0, 4.0)
-POINT_BETAS = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 3.0, 4.0, 8.0)
 POINT_PROMPTS, POINT_WORDS = 3, 5
 
 
@@ -58,7 +57,8 @@ def slopes(work: Work) -> None:
 
 def turned(work: Work) -> None:
     """Section 2: causal heads and matched ones turned for real, at every token."""
-    prompts, pairs = work.prompts(), _pairs(work.model, work.prompts())
+    prompts = work.prompts()
+    pairs = _pairs(work.model, prompts)
     heads = [head for pair in pairs for head in pair]
     ld = [work.kept.get(f"turned-{head}", partial(_turned, work.model, prompts, head)) for head in heads]
     work.write("turned", turned_table(pairs, TURNED_BETAS, np.stack(ld)))
@@ -74,22 +74,20 @@ def points(work: Work) -> None:
     some, heads = prompts[:POINT_PROMPTS], sorted({head for pair in _pairs(work.model, prompts) for head in pair})
     found: dict[str, Any] = {}
     for head in heads:
-        run = run_tempered(work.model, some, {head: POINT_BETAS}, progress=False)
+        run = run_tempered(work.model, some, {head: SETTINGS}, progress=False)
         found[str(head)] = _points(run, work.model.tokenizer)
     told = [
         {"text": p.prompt.text, "tokens": [*p.tokens], "answer": p.prompt.answer, "foil": p.prompt.foil}
         for p in run.prompts
     ]
-    text = json.dumps(
-        {"betas": POINT_BETAS, "prompts": told, "heads": found}, ensure_ascii=False, separators=(",", ":")
-    )
+    text = json.dumps({"betas": SETTINGS, "prompts": told, "heads": found}, ensure_ascii=False, separators=(",", ":"))
     (work.out / "points.json").write_text(text + "\n", encoding="utf-8")
 
 
 def _points(run: TemperedRun, tokenizer: Any) -> list[Mapping[str, Any]]:
     """One entry a prompt: the logit difference, KL and chi of the row, and the likeliest next tokens at every beta."""
-    n = torch.tensor([len(p) for p in run.prompts]).expand(len(run.betas), -1)
-    kl, chi = (f(run.rows[:, :, 0], n=n, normalized=False) for f in (kl_selectivity, susceptibility))
+    seen = run.visible[:, 0]
+    kl, chi = (f(run.rows[:, :, 0], mask=seen, normalized=False) for f in (kl_selectivity, susceptibility))
     probability, token = run.top(POINT_WORDS)
     return [
         {
