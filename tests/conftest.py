@@ -48,6 +48,20 @@ def shared() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def packaged() -> set[str]:
+    """What a wheel of the package holds beside its modules, by setuptools' own count."""
+    from setuptools import Distribution
+    from setuptools.config.pyprojecttoml import apply_configuration
+
+    distribution = Distribution()
+    apply_configuration(distribution, ROOT / "pyproject.toml")
+    distribution.script_name = "setup.py"  # setuptools reads it, and need not exist
+    build = distribution.get_command_obj("build_py")
+    build.ensure_finalized()
+    return {file for package, _, _, files in build.data_files if package == "helpers" for file in files}
+
+
 # Models are built once a session. What is heavy to import is imported by the fixture that needs it.
 
 
