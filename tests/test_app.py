@@ -5,8 +5,6 @@ from __future__ import annotations
 import gc
 import html
 import re
-import subprocess
-import sys
 import threading
 import weakref
 from collections.abc import Callable
@@ -23,8 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from models import save_tiny_gpt2
 
 from helpers import load_model
-from helpers.models import gguf
-from helpers.widgets import examples, export, playground, screen, session
+from helpers.widgets import examples, export, playground, screen, session, transitions
 from helpers.widgets.app import Playground
 from helpers.widgets.examples import OWN, TYPED
 from helpers.widgets.inputs import NO_BOS
@@ -397,36 +394,16 @@ def test_the_model_can_be_loaded_for_what_needs_it(demo: Any) -> None:
     assert app.messages.value == ""
 
 
-MEMORY = """
-import resource
-from helpers.widgets import Playground
-app = Playground("smollm2", threaded=False)
-app.session.edit(active="Mary met Mary\\nJohn saw John", control="Mary met John\\nJohn saw Mary")
-app.session.start()
-app.session.unfold(True)
-app.session.take_knob(True)
-assert app.state.failure == app.state.complaint == "", app.messages.value
-assert app.state.view.knob is not None
-app.session.choose_model("demo")
-app.session.start()
-assert app.state.result.asked.model == "demo", app.messages.value
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
-"""
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in kilobytes on Linux alone")
-def test_memory_with_a_real_model() -> None:
-    """Loaded, run, its matrix and its knob, then the demo model in its place: 1.6 GB are enough (Binder has 2)."""
-    try:
-        gguf.smollm2_folder()
-    except gguf.UnusableFile as error:
-        pytest.skip(f"SmolLM2: {error}")
-    done = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert float(done.stdout) < 1.6e9
-
-
 # ---- stop
+
+
+def test_what_is_written_while_a_run_ends_stays(ran: Playground) -> None:
+    """A run's thread draws between the arrival of a text and its being heard: the text is the reader's all the same."""
+    with ran.active.hold_trait_notifications():  # as ipywidgets takes what a browser sends
+        ran.active.value = CONTROL
+        ran.session.do(transitions.failed, ran.state.run, "it broke")
+        ran.session.do(transitions.checked, ran.state.draft, ran.state.said)
+    assert (ran.active.value, ran.state.draft.active) == (CONTROL, CONTROL)
 
 
 class Gate:

@@ -15,10 +15,16 @@ Screen = dict[str, dict[str, Any]]
 
 
 def draw(state: State, old: State | None = None) -> Screen:
-    """The whole screen; or, after an old state that differs in a run's progress alone, that."""
+    """The whole screen, or what of it an old state may have left otherwise.
+
+    After a state that differs in a run's progress alone, that. Boxes are filled only where a draft is another one: a run
+    ends while a reader writes in them, and what is written in that moment must stay.
+    """
     if old is not None and _differs_in_progress(state, old):
         return _run(state)
-    return _boxes(state) | _run(state) | (_results(state) if state.result else {"results": {"display": False}})
+    boxes = {} if old is not None and state.draft == old.draft else _boxes(state)
+    results = _results(state) if state.result else {"results": {"display": False}}
+    return boxes | _prompts(state) | _run(state) | results
 
 
 def _differs_in_progress(state: State, old: State) -> bool:
@@ -27,12 +33,17 @@ def _differs_in_progress(state: State, old: State) -> bool:
 
 
 def _boxes(state: State) -> Screen:
+    fields = ("model", "active", "control", "example", "names", "frames", "bos", "test")
+    return {name: {"value": getattr(state.draft, name)} for name in fields}
+
+
+def _prompts(state: State) -> Screen:
+    """What stands around the boxes: which positions there are is known once the checker has read them."""
     draft, said = state.draft, state.said
     menu = checker.positions(said.tokens)
     if draft.position not in [value for _, value in menu]:
         menu = [*menu, (draft.position, draft.position)]
-    fields = ("model", "active", "control", "example", "names", "frames", "bos", "test")
-    return {name: {"value": getattr(draft, name)} for name in fields} | {
+    return {
         "position": {"options": menu, "value": draft.position},
         "own": {"display": draft.example == OWN},
         "fold": {"description": words.summary(said), "value": not state.folded},
