@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -98,22 +99,6 @@ def tiny(tiny_folder: Path) -> Any:
 
 
 @pytest.fixture(scope="session")
-def gpt2_like_folder(gpt2_tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random model of GPT-2 small's shape (12 layers x 12 heads, d_model 768) with GPT-2's tokenizer."""
-    from models import save_gpt2
-
-    return save_gpt2(tmp_path_factory.mktemp("models") / "gpt2-like", gpt2_tokenizer)
-
-
-@pytest.fixture(scope="session")
-def gpt2_like(gpt2_like_folder: Path) -> Any:
-    """The model of GPT-2 small's shape, loaded."""
-    from helpers import load_model
-
-    return load_model(str(gpt2_like_folder), device="cpu")
-
-
-@pytest.fixture(scope="session")
 def narrow_gpt2_folder(gpt2_tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """As many heads as GPT-2 small (12 layers x 12) and its tokenizer, in a random model an eighth as wide: a tenth of the time."""
     from models import save_gpt2
@@ -132,11 +117,11 @@ def narrow_gpt2(narrow_gpt2_folder: Path) -> Any:
 
 
 @pytest.fixture(scope="session")
-def hf_gpt2_like(gpt2_like_folder: Path) -> Any:
+def hf_narrow(narrow_gpt2_folder: Path) -> Any:
     """The same weights loaded by transformers alone, in eager attention."""
     from transformers import GPT2LMHeadModel
 
-    return GPT2LMHeadModel.from_pretrained(gpt2_like_folder, attn_implementation="eager").eval()
+    return GPT2LMHeadModel.from_pretrained(narrow_gpt2_folder, attn_implementation="eager").eval()
 
 
 @pytest.fixture(scope="session")
@@ -169,3 +154,9 @@ def uncharted(planted: Any) -> Any:
     from helpers import analyse
 
     return analyse(planted.active, planted.control)
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays to the end, so the collector of garbage need not go through it again and again."""
+    gc.collect()
+    gc.freeze()

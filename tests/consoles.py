@@ -6,6 +6,7 @@ what is imported is paid for once. What reaches the console goes to OUT.stdout a
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import sys
@@ -56,6 +57,7 @@ def replay(ends: str, out: str) -> int:
 
 
 if __name__ == "__main__":
+    gc.freeze()  # or each fork copies all memory as it ends, to look for garbage in what was imported
     helpers.results.all_figures = lambda experiment: {"empty": Figure(figsize=(1, 1))}
     for ends, out in zip(sys.argv[1::2], sys.argv[2::2], strict=True):
         if (child := os.fork()) == 0:

@@ -96,7 +96,11 @@ class App:
         return self.root.locator(f'.ahd-cell[data-at="{head.replace(".", ",")}"]')
 
     def type(self, active: str, control: str) -> None:
-        """Into the boxes, and leave them."""
+        """Into the boxes, and leave them. What is read of them is said a moment later: wait for that before a run.
+
+        JupyterLab hands the messages of some widgets to the kernel's main thread and of others to another one, so that on
+        a busy machine a click may overtake the text that was typed before it.
+        """
         for number, text in enumerate((active, control)):
             self.root.locator(".widget-gridbox textarea").nth(number).fill(text)
             self.page.keyboard.press("Tab")
@@ -176,6 +180,7 @@ def own_prompts_are_run(app: App) -> None:
         "\n".join(f"{a} {b} {a}" for a, b in zip(words, words[1:] + words[:1], strict=True)),
         "\n".join(f"{a} {b} {c}" for a, b, c in zip(words, words[1:] + words[:1], words[2:] + words[:2], strict=True)),
     )
+    app.says("Prompts (8 pairs)")
     app.run()
     app.says("in 8 pairs, which heads attend differently from END")
     assert app.cells().count() == 48
@@ -289,6 +294,7 @@ def a_real_model_is_looked_at(app: App) -> None:
     real.says("beta = 1")
     real.button("Prompts").click()
     real.type("Mary met Mary\nJohn saw John", "Mary met John\nJohn saw Mary")
+    real.says("Prompts (2 pairs)")
     real.run()
     real.says("smollm2, run here: in 2 pairs")
     if sys.platform == "linux":  # ru_maxrss is in kilobytes here

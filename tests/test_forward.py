@@ -66,6 +66,24 @@ def test_every_architecture_of_the_suite_starts_in_the_middle(
         assert [tuple(z.shape[:3]) for z in run.z] == [(6, minimal.clean.shape[1] - run.start, 4)] * 2
 
 
+def test_twins_share_what_stands_before(tiny: Any, pairs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys and values of the tokens before the first difference are computed once for both sides; a run from elsewhere has its own."""
+    minimal = MinimalPairs(tiny, *pairs)
+    first = first_difference(minimal)
+    minimal.store(np.arange(6))  # where runs can start is known from here on
+    counted: list[int] = []
+    real = StoredRun._keys_and_values
+    monkeypatch.setattr(StoredRun, "_keys_and_values", lambda self, token: counted.append(token) or real(self, token))
+    clean, corrupt = minimal.store(np.arange(6))
+    assert counted == [first]
+    assert corrupt.logits.sub(clean.logits).abs().amax() > 0.01
+    alone = StoredRun(tiny, minimal.corrupt, token=first)
+    assert torch.equal(corrupt.logits, alone.logits)
+    earlier = StoredRun(tiny, minimal.corrupt, token=first - 1, twin=clean)
+    assert counted[-1] == first - 1
+    torch.testing.assert_close(earlier.logits, alone.logits, rtol=0, atol=1e-5)
+
+
 def test_stored_logits_and_z_are_those_of_a_plain_pass(tiny: Any, pairs: Any) -> None:
     """logits at END = the model's own; z from the start token on = z of a whole pass there."""
     minimal = MinimalPairs(tiny, *pairs)

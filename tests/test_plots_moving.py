@@ -37,6 +37,25 @@ def test_frames_in_their_order():
     assert plt.get_fignums() == before
 
 
+def test_axes_stand_still():
+    """A title of three lines, and labels of other widths, in a later frame do not move the axes."""
+    figures = []
+
+    def titled(lines):
+        fig, ax = plt.subplots(figsize=(2, 2), layout="constrained")
+        ax.set(title="\n".join("abc"[:lines]), yticks=[0, 10**lines])
+        figures.append(fig)
+        return fig
+
+    moving_picture(titled, [1, 3, 2])
+    places = [fig.axes[0].get_position().bounds for fig in figures]
+    assert places[0] == places[1] == places[2]
+    alone = titled(3)
+    alone.canvas.draw()
+    assert np.abs(np.subtract(alone.axes[0].get_position().bounds, places[0])).max() > 0.05
+    plt.close(alone)
+
+
 def test_ends_stay_longer_and_it_starts_again():
     """The first and the last frame stay five times as long as those between; the picture repeats without end."""
     shown = Image.open(BytesIO(moving_picture(plain, [0.0, 0.5, 0.9], seconds=0.1).data))

@@ -19,6 +19,7 @@ from helpers.measured.shipped import (
     shipped_roles,
 )
 from helpers.patching.heads import head_effects, patch_heads
+from helpers.prompts.fit import VARIANTS, FittedTask, fit_task
 from helpers.prompts.ioi import abc_prompts, ioi_prompts
 from helpers.prompts.prompt import Prompt
 from helpers.reference.measured import MeasuredCircuit, measured_circuit
@@ -177,19 +178,23 @@ def test_the_weights_are_those_that_were_measured(smollm2: Any) -> None:
     assert {circuit("smollm2", task).about["weights"] for task in SMOLLM2_TASKS} == {fingerprint(smollm2)}
 
 
+def texts(fitted: FittedTask) -> list[dict[str, str]]:
+    """Its pairs as `circuit.json` keeps them."""
+    return [{"clean": c.text, "corrupt": x.text} for c, x in zip(fitted.clean, fitted.corrupt, strict=True)]
+
+
 @pytest.mark.parametrize("task", SMOLLM2_TASKS)
 def test_a_part_of_each_table_is_measured_again(task: str, smollm2: Any) -> None:
     """The strongest head, and the weakest of the last layers (whose runs are short), on the same prompts: effects to 1e-4."""
-    from helpers.patching.circuits import fit_to_model
-
     shipped = circuit("smollm2", task)
-    fitted = fit_to_model(smollm2, task, shipped.about["pairs"])
-    texts = [{"clean": c.text, "corrupt": x.text} for c, x in zip(fitted.clean, fitted.corrupt, strict=True)]
-    assert texts == shipped.about["prompts"]
+    forms = [fit_task(task, smollm2.tokenizer, shipped.about["pairs"], **options) for options in VARIANTS[task]]
+    [fitted] = [form for form in forms if texts(form) == shipped.about["prompts"]]
     sizes = shipped.table[["denoising", "noising"]].abs().max(axis=1)
     rows = [int(sizes.idxmax()), int(sizes[shipped.table.layer >= 25].idxmin())]
     heads = [(int(shipped.table.layer[row]), int(shipped.table["head"][row])) for row in rows]
-    found = head_effects(patch_heads(smollm2, fitted.clean, fitted.corrupt, heads=heads, progress=False)).loc[rows]
+    run = patch_heads(smollm2, fitted.clean, fitted.corrupt, heads=heads, progress=False)
+    assert float((run.clean > 0).mean()) == shipped.about["accuracy"]
+    found = head_effects(run).loc[rows]
     columns = [f"{way}{end}" for way in ("denoising", "noising") for end in ("", "_low", "_high")]
     np.testing.assert_allclose(found[columns], shipped.table.loc[rows, columns], atol=1e-4)
 

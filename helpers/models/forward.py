@@ -154,16 +154,22 @@ class StoredRun:
 
     z: list[Tensor]
     _outputs: list[Any]
+    _prefix: Any
 
-    def __init__(self, model: LanguageModel, ids: Ids, *, token: int = 0, whole: bool = False) -> None:
-        """Run the prompts; ``token``: the first that any run will change; ``whole``: start every run at the input."""
+    def __init__(
+        self, model: LanguageModel, ids: Ids, *, token: int = 0, whole: bool = False, twin: StoredRun | None = None
+    ) -> None:
+        """Run the prompts; ``token``: the first that any run will change; ``whole``: start every run at the input.
+
+        ``twin`` is a run with the same ``token`` of prompts that are the same before it: its keys and values serve here too.
+        """
         self.model = model
         case = (model.is_as_made, ids.shape[1], token)
         if not whole and case not in model.starts:
             model.starts[case] = self._try(ids[:2], token)
         self.starts_at: Start = "input" if whole else model.starts[case]
         first = token if self.starts_at == "layer and token" else 0
-        self._begin(ids, first)
+        self._begin(ids, first, twin)
         self.logits = self._record()
         if self.starts_at == "input":
             self._outputs = []
@@ -182,9 +188,9 @@ class StoredRun:
         with torch.no_grad(), _skipping(self.model, self._outputs[:layer], copies):
             return forward(self.model, ids, hooks, **options)
 
-    def _begin(self, ids: Ids, token: int) -> None:
+    def _begin(self, ids: Ids, token: int, twin: StoredRun | None = None) -> None:
         self.ids, self.start = ids, token
-        self._prefix = self._keys_and_values(token)
+        self._prefix = twin._prefix if twin is not None and twin.start == token else self._keys_and_values(token)
         self.z, self._outputs = [], []
 
     def _record(self) -> Logits:

@@ -97,8 +97,8 @@ class MinimalPairs:
         """Both sides of some pairs, run and kept; runs that patch them start where the sides begin to differ."""
         differ = (self.clean[batch] != self.corrupt[batch]).any(0)
         first = int(differ.int().argmax()) if differ.any() else self.clean.shape[1] - 1
-        clean, corrupt = (StoredRun(self.model, s[batch], token=first, whole=whole) for s in (self.clean, self.corrupt))
-        return clean, corrupt
+        clean = StoredRun(self.model, self.clean[batch], token=first, whole=whole)
+        return clean, StoredRun(self.model, self.corrupt[batch], token=first, whole=whole, twin=clean)
 
     def read(self, logits: Logits, batch: np.ndarray, copies: int = 1) -> Tensor:
         """Readout of every prompt, in float64 on the CPU; prompt k of the batch stands ``copies`` times in a row."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from io import BytesIO
 
 import matplotlib.pyplot as plt
@@ -28,7 +28,8 @@ DPI, COLOURS = 100, 64
 def moving_picture(draw: Callable[[float], Figure], values: Sequence[float], *, seconds: float = 0.15) -> Shown:
     """A figure at each of several values, one after the other and again from the start, for the end of a cell.
 
-    Browsers move it wherever they show PNG files; what can't move it shows the first frame.
+    Browsers move it wherever they show PNG files; what can't move it shows the first frame. Axes stand still: in every
+    frame where the layout puts them in the first.
 
     Args:
         draw: makes the figure of one value; it is closed afterwards.
@@ -38,7 +39,7 @@ def moving_picture(draw: Callable[[float], Figure], values: Sequence[float], *, 
     Raises:
         ValueError: if there are fewer than two values, or the figures differ in size.
     """
-    return Shown(data=moving_png([_pixels(draw(value)) for value in values], seconds=seconds), format="png")
+    return Shown(data=moving_png([*_frames(map(draw, values))], seconds=seconds), format="png")
 
 
 def moving_png(frames: Sequence[Image.Image], *, seconds: float = 0.15) -> bytes:
@@ -102,13 +103,20 @@ def arch_figure(row: ArrayLike, beta: float) -> Figure:
     return fig
 
 
-def _pixels(fig: Figure) -> Image.Image:
-    """A figure drawn once (`savefig` draws twice)."""
-    fig.set_dpi(DPI)
-    canvas = FigureCanvasAgg(fig)
-    canvas.draw()
-    plt.close(fig)
-    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+def _frames(figures: Iterable[Figure]) -> Iterator[Image.Image]:
+    """Figures as pixels, each drawn once (`savefig` draws twice) and closed, laid out as the first of them."""
+    places = None
+    for fig in figures:
+        fig.set_dpi(DPI)
+        if places is not None:
+            fig.set_layout_engine("none")
+            for axes, place in zip(fig.axes, places, strict=True):
+                axes.set_position(place)
+        canvas = FigureCanvasAgg(fig)
+        canvas.draw()
+        places = [axes.get_position() for axes in fig.axes]
+        plt.close(fig)
+        yield Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
 
 
 def _in_one_palette(frames: Sequence[Image.Image]) -> list[Image.Image]:

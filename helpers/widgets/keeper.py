@@ -36,7 +36,8 @@ class ModelKeeper:
         """
         with self._lock:
             if self.held(name) is None:
-                self._model = None
-                gc.collect()
+                if self._model is not None:
+                    self._model = None
+                    gc.collect()  # a model is full of circles
                 self._model = self._load(name)
             return self._model
