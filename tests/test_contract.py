@@ -30,8 +30,8 @@ pytestmark = pytest.mark.slow
 
 Run = Callable[..., list[np.ndarray]]
 
-#: Pairs of one length: 5 of them, so that batches of 2 are uneven.
-CLEAN, CORRUPT = minimal_pairs(5, seed=3)
+#: Pairs of one length: 3 of them, so that batches of 2 are uneven.
+CLEAN, CORRUPT = minimal_pairs(3, seed=3)
 
 
 def _attention(model: Any, clean: Any, corrupt: Any, **options: Any) -> list[np.ndarray]:
@@ -180,7 +180,7 @@ def test_batches_do_not_matter(name: str, size: int, model: Any, whole: dict[str
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_order_does_not_matter(name: str, model: Any, whole: dict[str, list[np.ndarray]]) -> None:
     """Prompts in another order: the same numbers in that order."""
-    order = [3, 0, 4, 1, 2]
+    order = [2, 0, 1]
     found = FUNCTIONS[name](model, [CLEAN[i] for i in order], [CORRUPT[i] for i in order])
     close(found, [array[order] for array in whole[name]])
 

@@ -28,67 +28,60 @@ NAMES = [(face, name) for face, module in FACES.items() for name in module.__all
 
 PROBE = """
 import random, sys, warnings
-warnings.simplefilter("error")
-state = random.getstate()
-{imports}
-heavy = {{"torch", "transformers", "transformer_lens", "matplotlib", "matplotlib.pyplot", "pandas", "scipy", "sklearn", "numpy"}}
-print(*sorted(heavy & set(sys.modules)))
-print("quiet" if random.getstate() == state else "random state changed")
+heavy = {"torch", "transformers", "transformer_lens", "matplotlib", "matplotlib.pyplot", "pandas", "scipy", "sklearn", "numpy"}
+for code in sys.argv[1:]:
+    warnings.simplefilter("error")
+    state = random.getstate()
+    exec(code)
+    print(*sorted(heavy & set(sys.modules)), "" if random.getstate() == state else "random state changed")
 """
 
 
-def modules_after(imports: str) -> set[str]:
-    """Which heavy modules a fresh interpreter has loaded after some imports, which must print nothing themselves."""
-    done = subprocess.run(
-        [sys.executable, "-c", PROBE.format(imports=imports)], capture_output=True, text=True, check=False
-    )
+def modules_after(*codes: str) -> list[set[str]]:
+    """Which heavy modules a fresh interpreter has loaded after each of some codes, which must print nothing themselves."""
+    done = subprocess.run([sys.executable, "-c", PROBE, *codes], capture_output=True, text=True, check=False)
     assert done.stderr == ""
-    loaded, state = done.stdout.splitlines()
-    assert state == "quiet"
-    return set(loaded.split())
+    loaded = [set(line.split()) for line in done.stdout.splitlines()]
+    assert len(loaded) == len(codes)
+    assert "random" not in set().union(*loaded)
+    return loaded
 
 
 def test_the_package_costs_nothing() -> None:
     """``import helpers`` loads no numerical library, no plots, no models."""
-    assert modules_after("import helpers; dir(helpers)") == set()
+    assert modules_after("import helpers; dir(helpers)") == [set()]
 
 
 def test_groups_cost_nothing() -> None:
     """Nor does importing all groups, by either way."""
     imports = ", ".join(f"helpers.{name}" for name in GROUPS)
-    assert modules_after(f"import {imports}; dir(helpers.plots)") == set()
-    assert modules_after(f"from helpers import {', '.join(GROUPS)}; dir(plots)") == set()
+    assert modules_after(f"import {imports}; dir(helpers.plots)") == [set()]
+    assert modules_after(f"from helpers import {', '.join(GROUPS)}; dir(plots)") == [set()]
 
 
 def test_prompts_need_no_numbers() -> None:
     """Making prompts needs the standard library alone."""
-    assert modules_after("from helpers import ioi_prompts; ioi_prompts()") == set()
-
-
-def test_analysis_needs_no_model_library() -> None:
-    """Records, statistics, figures, report and command load neither transformer_lens nor transformers nor pyplot."""
-    loaded = modules_after(
-        "import helpers.results, helpers.experiment, helpers.plots.figures, helpers.plots.coupling, helpers.plots.plane\n"
-        "import helpers.plots.shifts, helpers.statistics.ranking, helpers.statistics.coupling, helpers.reference.demo\n"
-        "import helpers.attention.capture, helpers.models.load, helpers.patching.heads, helpers.__main__"
-    )
-    assert {"torch", "numpy", "matplotlib"} <= loaded
-    assert not {"transformer_lens", "transformers", "matplotlib.pyplot"} & loaded
-
-
-# Public names
+    assert modules_after("from helpers import ioi_prompts; ioi_prompts()") == [set()]
 
 
 @pytest.mark.slow
-def test_recording_needs_no_transformer_lens() -> None:
-    """A model is loaded and its attention recorded without the wrapper and its imports."""
-    loaded = modules_after(
+def test_analysis_needs_no_model_library_and_recording_no_wrapper() -> None:
+    """Records, statistics, figures, report and command load neither transformers nor pyplot; a recorded model no transformer_lens."""
+    analysis, recording = modules_after(
+        "import helpers.results, helpers.experiment, helpers.plots.figures, helpers.plots.coupling, helpers.plots.plane\n"
+        "import helpers.plots.shifts, helpers.statistics.ranking, helpers.statistics.coupling, helpers.reference.demo\n"
+        "import helpers.attention.capture, helpers.models.load, helpers.patching.heads, helpers.__main__",
         "warnings.simplefilter('default')\n"
         "from helpers import load_model, record_attention\n"
-        "record_attention(load_model('demo', device='cpu'), ['Mary saw John'], readout=True, progress=False)"
+        "record_attention(load_model('demo', device='cpu'), ['Mary saw John'], readout=True, progress=False)",
     )
-    assert "transformers" in loaded
-    assert "transformer_lens" not in loaded
+    assert {"torch", "numpy", "matplotlib"} <= analysis
+    assert not {"transformer_lens", "transformers", "matplotlib.pyplot"} & analysis
+    assert "transformers" in recording
+    assert "transformer_lens" not in recording
+
+
+# Public names
 
 
 def test_groups_are_public() -> None:

@@ -53,6 +53,7 @@ from helpers.measured.knob.verdicts import (
 )
 from helpers.measured.knob.work import Work
 from helpers.models.forward import token_losses
+from helpers.prompts.fit import fit_task
 from helpers.reference.measured import measured_circuit
 from helpers.statistics.ranks import rank_correlation
 
@@ -394,11 +395,9 @@ def test_a_slope_of_the_loss_is_measured_again(smollm2: Any) -> None:
 @pytest.mark.slow
 def test_a_turned_head_is_measured_again(smollm2: Any) -> None:
     """The head with the largest effect at beta = 2, and a point of the widget: logit differences and rows as printed."""
-    from helpers.patching.circuits import fit_to_model
-
     real = knob("smollm2")
     row = real.turned[real.turned.beta == 2].sort_values("effect", key=abs).iloc[-1]
-    prompts, name = fit_to_model(smollm2, "ioi", 32).clean, f"{row.layer}.{row['head']}"
+    prompts, name = fit_task("ioi", smollm2.tokenizer, 32).clean, f"{row.layer}.{row['head']}"
     assert [p.text for p in prompts] == [p.prompt.text for p in shipped_record("smollm2", "clean").prompts]
     run = run_tempered(smollm2, prompts, {(int(row.layer), int(row["head"])): 2.0}, progress=False)
     assert run.logit_difference.mean() == pytest.approx(row.ld, abs=1e-3)
