@@ -75,6 +75,14 @@ PASTE = """(box, text) => {
     for (const event of ['input', 'change']) box.dispatchEvent(new Event(event, { bubbles: true }));
 }"""
 
+#: Whether grid and strips are in the window, side by side, once the app is scrolled to its top.
+IN_SIGHT = """app => {
+    app.scrollIntoView();
+    const [grid, strips] = ['.ahd-grid', '.ahd-strip'].map(name => app.querySelector(name)?.getBoundingClientRect());
+    return grid && strips && grid.right <= strips.left && strips.left <= innerWidth
+        && Math.max(grid.bottom, strips.bottom) <= innerHeight && app.scrollWidth <= app.clientWidth + 1;
+}"""
+
 #: What the kernel has held at most since it began, in bytes.
 PEAK = "import resource; print('peak:', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)"
 
@@ -89,8 +97,11 @@ class App:
     def button(self, name: str) -> Any:
         return self.root.locator(".jupyter-button").filter(has_text=name).first
 
-    def cells(self) -> Any:
-        return self.root.locator(".ahd-grid [role=gridcell]")
+    def has_grid(self, heads: int) -> None:
+        """The grid is drawn, with a cell for each head."""
+        cells = self.root.locator(".ahd-grid [role=gridcell]")
+        cells.nth(heads - 1).wait_for()
+        assert cells.count() == heads
 
     def cell(self, head: str) -> Any:
         return self.root.locator(f'.ahd-cell[data-at="{head.replace(".", ",")}"]')
@@ -122,14 +133,8 @@ class App:
         self.page.screenshot(path=SHOTS / f"{name}.png")
 
     def in_sight(self) -> None:
-        """From the top of the app down, grid and head view stand side by side in the window; nothing scrolls sideways."""
-        self.root.evaluate("app => app.scrollIntoView()")
-        window = self.page.viewport_size
-        grid, strips = (self.root.locator(name).first.bounding_box() for name in (".ahd-grid", ".ahd-strip"))
-        assert grid["x"] + grid["width"] <= strips["x"] <= window["width"]
-        assert strips["y"] + strips["height"] <= window["height"]
-        assert grid["y"] + grid["height"] <= window["height"]
-        assert self.root.evaluate("app => app.scrollWidth <= app.clientWidth + 1")
+        """From the top of the app down, grid and head view come to stand side by side in the window; nothing scrolls sideways."""
+        self.page.wait_for_function(IN_SIGHT, arg=self.root.element_handle(), timeout=10_000)
 
 
 def theme(page: Any, name: str) -> None:
@@ -183,7 +188,7 @@ def own_prompts_are_run(app: App) -> None:
     app.says("Prompts (8 pairs)")
     app.run()
     app.says("in 8 pairs, which heads attend differently from END")
-    assert app.cells().count() == 48
+    app.has_grid(48)
     assert app.root.locator(".ahd-grid").get_attribute("aria-label")
 
 
@@ -234,8 +239,8 @@ def page_and_table_are_saved(app: App, folder: Path) -> None:
     app.says("Saved: results-playground/playground.html")
     opened = app.page.context.new_page()
     opened.goto((folder / "results-playground" / "playground.html").as_uri())
-    assert opened.locator(".ahd-grid [role=gridcell]").count() == 48
     opened.get_by_text("in 8 pairs, which heads attend differently").wait_for()
+    opened.locator(".ahd-grid [role=gridcell]").nth(47).wait_for()
     opened.screenshot(path=SHOTS / "page.png", full_page=True)
     opened.close()
 
@@ -274,7 +279,7 @@ def a_real_model_is_looked_at(app: App) -> None:
     app.page.evaluate(RUN_CODE, 'Playground("smollm2").view')
     real = App(app.page, 2)
     real.says("94 of 270 heads shift their KL")
-    assert real.cells().count() == 270
+    real.has_grid(270)
     real.cell("24.4").click()
     real.says("Head 24.4, Negative Name Mover, causal in IOI")
     app.page.mouse.move(0, 0)
