@@ -16,7 +16,15 @@ from sklearn.metrics import roc_auc_score
 
 from helpers.reference import published
 from helpers.reference.circuits import IOI_POST
-from helpers.statistics.ranking import adjust_for_depth, auroc, auroc_gain, rank_each, rank_heads, within_layer_auroc
+from helpers.statistics.ranking import (
+    adjust_for_depth,
+    auroc,
+    auroc_gain,
+    chance_within_layers,
+    rank_each,
+    rank_heads,
+    within_layer_auroc,
+)
 
 LAYER = np.repeat(np.arange(12), 12)
 POST = np.array([divmod(i, 12) in IOI_POST.heads for i in range(144)])
@@ -352,3 +360,40 @@ def test_published_rankings() -> None:
     )  # fmt: skip
     assert table.within["|dKL| at END":"|dchi| at END"].isna().all()
     assert table.within["activation patching"] == 0.91
+
+
+# Had other heads been in the circuit
+
+
+def test_chance_is_the_share_of_all_labellings():
+    """Two layers, one and two of four heads in the circuit: p of each of the 24 labellings, counted; shuffles meet all of them."""
+    score = np.array([3.0, 1.0, 2.0, 2.0, 0.5, 4.0, 1.0, 3.0])
+    layer = np.repeat([0, 1], 4)
+    labels = np.array([1, 0, 0, 0, 1, 1, 0, 0], dtype=bool)
+    every = [
+        within_layer_auroc(score, np.isin(range(8), [a, 4 + b, 4 + c]), layer, n_permutations=0)[0]
+        for a in range(4) for b, c in itertools.combinations(range(4), 2)
+    ]  # fmt: skip
+    exact = {np.mean(np.array(every) >= value - 1e-9) for value in every}
+    found = chance_within_layers([score], labels, layer, n_permutations=20_000)
+    assert found.shape == (20_000, 1)
+    values = np.unique(found)
+    assert len(values) == len(exact)
+    np.testing.assert_allclose(values, sorted(exact), atol=0.012)
+    assert (found < 0.05).mean() <= 0.05
+
+
+def test_chance_is_of_all_scores_together():
+    """Equal scores pass together, a reversed one when they fail; layers with one kind of head alone give no p."""
+    rng = np.random.default_rng(0)
+    score, labels, layer = rng.normal(size=40), rng.random(40) < 0.3, np.repeat(range(5), 8)
+    p = chance_within_layers([score, 2 * score + 1, -score], labels, layer, n_permutations=400)
+    np.testing.assert_array_equal(p[:, 0], p[:, 1])
+    assert np.corrcoef(p[:, 0], p[:, 2])[0, 1] < -0.99
+    assert p.mean(0) == pytest.approx([0.5] * 3, abs=0.03)  # a little above: ties count against a shuffle
+    assert np.isnan(chance_within_layers([score], layer == 2, layer, n_permutations=3)).all()
+
+
+def test_chance_refuses_no_scores():
+    with pytest.raises(ValueError, match="scores: expected at least one, got none"):
+        chance_within_layers([], [True, False], [0, 0])

@@ -26,11 +26,12 @@ from helpers.measured import (
     step_table,
     toy_against_real,
     verdict_table,
+    verdicts_by_chance,
     within_on_both,
 )
 from helpers.reference import measured_circuit, published
 from helpers.scores import SCORES
-from helpers.statistics import expected_passes, passes_to_recall, screen
+from helpers.statistics import expected_passes, passes_to_recall, screen, within_layer_auroc
 
 pytestmark = pytest.mark.slow
 
@@ -63,6 +64,35 @@ def test_counts_of_the_verdict(tables: dict[tuple[str, str], pd.DataFrame]) -> N
     both = verdict["useful, SmolLM2"] + verdict["useful, demos"]
     assert both.is_monotonic_decreasing
     assert list(verdict.index[both == 11]) == ["activation patching", "attribution patching", NAMED]
+
+
+def test_verdicts_by_chance(tables: dict[tuple[str, str], pd.DataFrame]) -> None:
+    """Found: as the verdict counts. By chance: at most 5 % of the scores in the mean; one combination by hand; none by depth alone."""
+    chance, verdict = verdicts_by_chance(tables, n_permutations=500), verdict_table(tables)
+    assert chance.useful["all"] == verdict[["useful, SmolLM2", "useful, demos"]].to_numpy().sum()
+    assert chance.drop("all").useful.sum() == chance.useful["all"]
+    assert chance.attrs["of"] == 330
+    assert (chance.chance <= 0.05 * 30).drop("all").all()
+    assert chance.chance["all"] <= 0.05 * 330 < chance.chance_95["all"] < chance.useful["all"]
+    values, _ = head_scores("demo", "ioi")
+    causal, rng = measured_circuit("demo", "ioi").table.causal.to_numpy(), np.random.default_rng(0)
+    counts = []
+    for _ in range(40):
+        shuffled = causal.copy()
+        for layer in range(6):
+            rng.shuffle(shuffled[8 * layer : 8 * layer + 8])
+        p = [
+            within_layer_auroc(np.nan_to_num(values[s]), shuffled, values.layer, n_permutations=300)[1] for s in SCORES
+        ]
+        counts.append(sum(one < 0.05 for one in p))
+    row = chance.loc["demo, ioi"]
+    assert np.median(counts) == pytest.approx(row.chance, abs=1)
+    assert np.quantile(counts, 0.95) == pytest.approx(row.chance_95, abs=4)
+    one, luckiest = zip(*chance.attrs["at_least"].values(), strict=True)
+    assert all(a < b for a, b in zip(one, luckiest, strict=True))
+    assert list(one) == sorted(one, reverse=True)
+    depth = {at: table.loc[["layer index"]] for at, table in tables.items()}
+    assert (verdicts_by_chance(depth, n_permutations=50)[["useful", "chance", "chance_95"]] == 0).all(axis=None)
 
 
 def test_steps_are_the_scores_they_stand_for(tables: dict[tuple[str, str], pd.DataFrame]) -> None:

@@ -27,4 +27,5 @@ from .verdict import step_gains as step_gains
 from .verdict import step_table as step_table
 from .verdict import toy_against_real as toy_against_real
 from .verdict import verdict_table as verdict_table
+from .verdict import verdicts_by_chance as verdicts_by_chance
 from .verdict import within_on_both as within_on_both

@@ -15,6 +15,7 @@ from helpers.measured.shipped import head_scores, measured_tasks, ranked_scores
 from helpers.reference.measured import measured_circuit
 from helpers.scores.catalogue import SCORES
 from helpers.statistics.agreement import mean_of, rank_agreement, resampled_within
+from helpers.statistics.ranking import chance_within_layers
 from helpers.statistics.screening import expected_passes
 
 #: What the table over all models and tasks comes to: the same words in notebooks 05 and 06 and in the README.
@@ -59,7 +60,7 @@ def verdict_table(tables: _Tables) -> pd.DataFrame:
         within-layer AUROC on each, passes a pair on SmolLM2, needs.
     """
     kinds = {"SmolLM2": [at for at in tables if at[0] == REAL], "demos": [at for at in tables if at[0] != REAL]}
-    useful = pd.DataFrame({at: (t.low > 0.5) & (t.within_p < 0.05) for at, t in tables.items()})
+    useful = _useful(tables)
     columns = {f"useful, {kind}": useful[some].sum(axis=1) for kind, some in kinds.items()}
     for what, name in (("auroc", "AUROC"), ("within", "within")):
         values = pd.DataFrame({at: t[what] for at, t in tables.items()})
@@ -70,6 +71,37 @@ def verdict_table(tables: _Tables) -> pd.DataFrame:
     ranked = table.assign(_all=table[by[0]] + table[by[1]]).sort_values(["_all", *by], ascending=False, kind="stable")
     ranked.attrs["of"] = {kind: len(some) for kind, some in kinds.items()}
     return ranked.drop(columns="_all")
+
+
+def verdicts_by_chance(tables: _Tables, *, n_permutations: int = 2000, seed: int = 0) -> pd.DataFrame:
+    """How many scores the rule of `verdict_table` calls useful, and how many it would if other heads were the causal ones.
+
+    On each model and task by itself, as many heads are drawn from each layer as are causal there (`chance_within_layers`).
+    Counted is the half of the rule that this null speaks of, the within-layer p below 0.05; the other half, an AUROC above
+    0.5, can only make it fewer.
+
+    Returns:
+        One row a model and task, and one of all: useful (scores found useful), chance and chance_95 (median and 95 %
+        quantile of the number by chance). ``attrs["of"]`` is the number of verdicts; ``attrs["at_least"]`` the
+        chance of one score, and of the luckiest of all, to pass on k models and tasks or more.
+    """
+    found, passes = _useful(tables), []
+    for k, ((model, task), table) in enumerate(tables.items()):
+        values, _ = head_scores(model, task)
+        scores, causal = np.nan_to_num(values[list(table.index)].to_numpy().T), _causal(model, task)
+        p = chance_within_layers(list(scores), causal, values.layer, n_permutations=n_permutations, seed=seed + k)
+        passes.append(p < 0.05)
+    each = np.array(passes)  # model and task, shuffle, score
+    counts = np.vstack([each.sum(2), each.sum((0, 2))])
+    rows = pd.DataFrame(index=[*(f"{model}, {task}" for model, task in tables), "all"])
+    rows["useful"] = [*found.sum(), found.to_numpy().sum()]
+    rows["chance"], rows["chance_95"] = (np.quantile(counts, q, axis=1, method="higher") for q in (0.5, 0.95))
+    often, can = each.sum(0), max(1, each.any((0, 1)).sum())  # the layer number can't pass
+    rows.attrs["of"] = found.size
+    rows.attrs["at_least"] = {
+        k: (float((often >= k).mean(0).sum() / can), float((often.max(1) >= k).mean())) for k in (1, 2, 3, 4)
+    }
+    return rows.astype(int)
 
 
 def step_table(tables: _Tables) -> pd.DataFrame:
@@ -156,6 +188,11 @@ def _both_kinds(names: Sequence[str], tasks: Sequence[str], n_resamples: int) ->
     if not all(found.values()):
         raise ValueError(f"tasks: expected tasks measured on {REAL} and on a demo model, got {', '.join(tasks)}")
     return mean_of(found[True]), mean_of(found[False])
+
+
+def _useful(tables: _Tables) -> pd.DataFrame:
+    """Whether each score (row) is useful on each model and task (column)."""
+    return pd.DataFrame({at: (t.low > 0.5) & (t.within_p < 0.05) for at, t in tables.items()})
 
 
 def _causal(model: str, task: str) -> NDArray[np.bool_]:

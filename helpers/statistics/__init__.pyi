@@ -21,6 +21,7 @@ from .ranking import Ranking as Ranking
 from .ranking import adjust_for_depth as adjust_for_depth
 from .ranking import auroc as auroc
 from .ranking import auroc_gain as auroc_gain
+from .ranking import chance_within_layers as chance_within_layers
 from .ranking import rank_heads as rank_heads
 from .ranking import within_layer_auroc as within_layer_auroc
 from .screening import expected_passes as expected_passes

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float64, Real
+from jaxtyping import Bool, Float, Float64, Real
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
@@ -162,6 +162,37 @@ def within_layer_auroc(
     return found
 
 
+def chance_within_layers(
+    scores: Sequence[ArrayLike],
+    in_circuit: ArrayLike,
+    layer: ArrayLike,
+    *,
+    n_permutations: int = 2000,
+    seed: int = 0,
+    resolution: float = RESOLUTION,
+) -> Float[np.ndarray, "permutation score"]:
+    """p of `within_layer_auroc` of many scores, had the circuit's heads been drawn from their layers at random.
+
+    Every shuffle keeps how many heads of each layer are in the circuit, and all scores see the same shuffles, so that scores
+    that are alike pass together as they would. A shuffle's p is its place among all of them, itself included.
+
+    Returns:
+        p for each shuffle and score; NaN throughout if no layer has both kinds.
+
+    Raises:
+        ValueError: as `rank_heads`, or if there is no score.
+    """
+    checked = [_check(score, in_circuit, layer) for score in scores]
+    if not checked:
+        raise ValueError("scores: expected at least one, got none")
+    _, labels, layers = checked[0]
+    tied = np.stack([flatten(score, resolution) for score, *_ in checked])
+    pairs, _, null = _shuffled_within(tied, labels, layers, n_permutations, np.random.default_rng(seed))
+    if not pairs:
+        return np.full(null.shape, np.nan)
+    return np.asarray(stats.rankdata(-np.round(null, 6), method="max", axis=0) / n_permutations)
+
+
 def _within_layers(
     scores: NDArray[np.float64],
     labels: NDArray[np.bool_],
@@ -170,6 +201,21 @@ def _within_layers(
     rng: np.random.Generator,
 ) -> list[tuple[float, float]]:
     """`within_layer_auroc` of scores ``(score, head)``, the same permutations for all."""
+    pairs, observed, null = _shuffled_within(scores, labels, layer, n_permutations, rng)
+    if not pairs:
+        return [(float("nan"), float("nan"))] * len(scores)
+    exceed = np.count_nonzero(null >= observed - 1e-9, axis=0)
+    return [(float(u) / pairs, float(1 + n) / (1 + n_permutations)) for u, n in zip(observed, exceed, strict=True)]
+
+
+def _shuffled_within(
+    scores: NDArray[np.float64],
+    labels: NDArray[np.bool_],
+    layer: NDArray,
+    n_permutations: int,
+    rng: np.random.Generator,
+) -> tuple[int, NDArray[np.float64], NDArray[np.float64]]:
+    """Pairs that share a layer; U over these, summed over layers, of each score; the same with labels shuffled in each layer."""
     pairs, observed, null = 0, np.zeros(len(scores)), np.zeros((n_permutations, len(scores)))
     for one in np.unique(layer):
         here = layer == one
@@ -181,10 +227,7 @@ def _within_layers(
         observed += ranks[:, labels[here]].sum(1) - k * (k + 1) / 2
         shuffled = rng.permuted(np.broadcast_to(np.arange(size), (n_permutations, size)), axis=1)
         null += ranks.T[shuffled[:, :k]].sum(1) - k * (k + 1) / 2
-    if not pairs:
-        return [(float("nan"), float("nan"))] * len(scores)
-    exceed = np.count_nonzero(null >= observed - 1e-9, axis=0)
-    return [(float(u) / pairs, float(1 + n) / (1 + n_permutations)) for u, n in zip(observed, exceed, strict=True)]
+    return pairs, observed, null
 
 
 def auroc_gain(
