@@ -153,6 +153,24 @@ def test_attribution_in_both_directions() -> None:
     assert found.groups() == (f"{int(100 * lowest) / 100:.2f}", f"{100 * last:.0f}")
 
 
+def test_what_luck_gives() -> None:
+    """Chances of one score, and the count of all, as notebook 05 prints them."""
+    from helpers.measured import all_rankings, verdicts_by_chance
+
+    chance = verdicts_by_chance(all_rankings())
+    found = re.search(
+        r"with probability ([\d.]+) at most, on two with ([\d.]+); of all (\d+) .* makes (\d+), where (\d+) were", WORDS
+    )
+    assert found
+    one, two = (f"{chance.attrs['at_least'][k][0]:.2f}" for k in (1, 2))
+    assert found.groups() == (
+        one,
+        two,
+        str(chance.attrs["of"]),
+        *(str(chance.loc["all", c]) for c in ("chance", "useful")),
+    )
+
+
 def test_predictions_of_the_first_post() -> None:
     """What is said of notebook 07 is the shipped verdicts, word by word."""
     from helpers.measured import measured_knob
@@ -206,6 +224,7 @@ CHECKED = {
     r"above 0\.5": "test_counts_of_the_verdict",
     r"over \d+ scores between .* is [\d.]+ \([\d.]+ to [\d.]+\)": "test_the_readme_says_what_the_table_says",
     r"AUROC of [\d.]+ or more on all three tasks .* the first \d+ % of its list": "test_attribution_in_both_directions",
+    r"probability [\d.]+ at most, on two with [\d.]+; of all \d+ .* makes \d+, where \d+ were found": "test_what_luck_gives",
     r"\(error \d+ %: .* within layers [\d.]+, of 0\.5 asked: .*\(\d+ % of the heads: \w+\)": "test_predictions_of_the_first_post",
     r"output magnitude [\d.]+, within layers [\d.]+; attribution patching [\d.]+, [\d.]+": "test_the_readme_says_what_the_table_says",
     r"compares \d+ published figures": "test_full_agreement_passes",
