@@ -24,6 +24,8 @@ jaxtyping.install_import_hook(
     "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True, is_random=False))",
 )
 
+SLOW = ("slow", "browser")
+
 # Timing on a shared machine says nothing about the code, and a failure must be the same on every machine.
 settings.register_profile("repository", deadline=None, derandomize=True)
 settings.load_profile("repository")
@@ -154,6 +156,12 @@ def uncharted(planted: Any) -> Any:
     from helpers import analyse
 
     return analyse(planted.active, planted.control)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with nothing slow in them last, each in one piece, so that workers which take file after file end together."""
+    slow = {item.path for item in items if item.path.suffix == ".ipynb" or any(map(item.get_closest_marker, SLOW))}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 def pytest_collection_finish() -> None:
