@@ -46,6 +46,8 @@ def resolve_folder(out: str | Path, name: str = "out") -> Path:
         path = os.fspath(os.path.expanduser(out))
         if path.startswith("~"):
             raise OSError("there is no such home folder")
+        if "\0" in path:  # each Python has its own words for it
+            raise OSError("no name can hold a null character")
         folder = Path(path).resolve()
         for part in (*folder.parts[1:], _scratches(folder)[0].name):  # the names that will be given
             with suppress(FileNotFoundError, NotADirectoryError, PermissionError):

@@ -154,7 +154,7 @@ def test_refuses_names_that_can_be_no_folder(tmp_path: Path, monkeypatch: pytest
     rule = "out: expected a folder that can be written, got"
     for out, why in {
         "x" * 300: "File name too long", "x" * 245: "File name too long", f"a/{'x' * 300}/b": "File name too long",
-        "~nobody_/x": "there is no such home folder", "~nobody_": "there is no such home folder", "a\0b": "embedded null byte",
+        "~nobody_/x": "there is no such home folder", "~nobody_": "there is no such home folder", "a\0b": "no name can hold a null character",
     }.items():  # fmt: skip
         for check in (check_writing, resolve_folder):
             with pytest.raises(ValueError, match=f"^{re.escape(f'{rule} {out!r} ({why})')}$"):
