@@ -2,7 +2,7 @@
 
 After a task's cell the folded solution is tried in its place, and answers that are wrong; after any cell, the code folded below
 it. All of it runs on copies of the names that the notebook has there. After the last cell the kernel's peak memory is read: it
-fits into Binder.
+fits into Binder. (That holds of torch's build for processors, which Binder has: the one for CUDA takes 0.4 GB more for itself.)
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ PEAK = (
     if sys.platform == "linux"
     else "__import__('resource').getrusage(__import__('resource').RUSAGE_SELF).ru_maxrss"
 )
+
+#: Which CUDA the torch of the process that evaluates it was built for: None for processors alone.
+CUDA = "__import__('torch').version.cuda"
 
 
 #: Defined in the kernel for a moment: what comes of some code on a copy of the names.
@@ -59,8 +62,11 @@ def pytest_runtest_call(item: Any) -> Iterator[None]:
     _try_folded_code(item.parent.kernel, cells, code_cells[item.cell_num])
     if item.cell_num == len(code_cells) - 1:
         room = LIMIT - (GPT2_ADDS if item.path.name.startswith(ANY_MODEL) else 0)
-        used = int(_evaluate(item.parent.kernel, {"peak": PEAK})["peak"])
-        assert 0.05e9 < used < room, f"the kernel took {used / 1e9:.2f} GB, expected less than {room / 1e9:.2f} GB"
+        found = _evaluate(item.parent.kernel, {"peak": PEAK, "cuda": CUDA})
+        used = int(found["peak"])
+        assert used > 0.05e9
+        if found["cuda"] == "None":
+            assert used < room, f"the kernel took {used / 1e9:.2f} GB, expected less than {room / 1e9:.2f} GB"
 
 
 def _try_folded_code(kernel: Any, cells: list[Any], number: int) -> None:

@@ -201,7 +201,7 @@ def unpacked_by_hand(packed: np.ndarray, shape: torch.Size) -> torch.Tensor:
 def test_four_bit_blocks(llama: LlamaForCausalLM, tmp_path: Path) -> None:
     """Weights in blocks of 4 bits come out as scale * q + minimum, exactly, also those of queries and keys."""
     path = write(tmp_path / "q4.gguf", llama, q4=True)
-    library = pytest.importorskip("gguf")
+    library = pytest.importorskip("gguf", reason="the package gguf is not installed; run `make smollm2`")
     packed = {t.name: t.data for t in library.GGUFReader(path).tensors}
     converted = AutoModelForCausalLM.from_pretrained(gguf.converted(path)).state_dict()
     for mine, theirs in (("ffn_down", "mlp.down_proj"), ("attn_v", "self_attn.v_proj"), ("attn_q", "self_attn.q_proj")):
@@ -371,6 +371,7 @@ def test_truncated(share: float, file: Path, cache: Path, tmp_path: Path) -> Non
 
 def test_something_else(tmp_path: Path) -> None:
     """A file of another kind under this name."""
+    pytest.importorskip("gguf", reason="the package gguf is not installed; run `make smollm2`")
     (tmp_path / "text.gguf").write_text("It was a dark and stormy night. " * 99)
     assert "is no GGUF file, or not the whole of one" in refusal(tmp_path / "text.gguf")
 
