@@ -230,7 +230,7 @@ CHECKED = {
     r"compares \d+ published figures": "test_full_agreement_passes",
 }  # fmt: skip
 #: Digits that count nothing: names, years, versions, bits.
-NAMES = r"GPT-2|UTF-8|SmolLM2(?:-135M(?:-Instruct)?)?|S[12]\b|Python 3\.11(?: and 3\.13)?|\(?\b20\d\d\)?|4-bit|4 bits|notebooks? \d\d(?: and \d\d)?|\[\d\d — "
+NAMES = r"GPT-2|UTF-8|SmolLM2(?:-135M(?:-Instruct)?)?|S[12]\b|Python 3\.1[13]|\(?\b20\d\d\)?|4-bit|4 bits|notebooks? \d\d(?: and \d\d)?|\[\d\d — "
 
 
 def unaccounted(words: str) -> list[str]:
