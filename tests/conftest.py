@@ -24,8 +24,6 @@ jaxtyping.install_import_hook(
     "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True, is_random=False))",
 )
 
-SLOW = ("slow", "browser")
-
 # Timing on a shared machine says nothing about the code, and a failure must be the same on every machine.
 settings.register_profile("repository", deadline=None, derandomize=True)
 settings.load_profile("repository")
@@ -119,14 +117,6 @@ def narrow_gpt2(narrow_gpt2_folder: Path) -> Any:
 
 
 @pytest.fixture(scope="session")
-def hf_narrow(narrow_gpt2_folder: Path) -> Any:
-    """The same weights loaded by transformers alone, in eager attention."""
-    from transformers import GPT2LMHeadModel
-
-    return GPT2LMHeadModel.from_pretrained(narrow_gpt2_folder, attn_implementation="eager").eval()
-
-
-@pytest.fixture(scope="session")
 def smollm2() -> Any:
     """SmolLM2-135M-Instruct, from the user's own cache: the first session that needs it converts it, once."""
     from helpers import ModelUnavailable, load_model
@@ -160,7 +150,8 @@ def uncharted(planted: Any) -> Any:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with nothing slow in them last, each in one piece, so that workers which take file after file end together."""
-    slow = {item.path for item in items if item.path.suffix == ".ipynb" or any(map(item.get_closest_marker, SLOW))}
+    marks = ("slow", "browser")
+    slow = {item.path for item in items if item.path.suffix == ".ipynb" or any(map(item.get_closest_marker, marks))}
     items.sort(key=lambda item: item.path not in slow)
 
 

@@ -17,6 +17,9 @@ from helpers.prompts.prompt import Prompt
 from helpers.prompts.tokens import TokenizedPrompt
 from helpers.reference.circuits import Circuit
 
+#: Why what Binder's memory holds is not asked of every torch.
+CUDA_BUILD = "this torch was built for CUDA and takes 0.4 GB more for itself; Binder's is the build for processors"
+
 #: Shape of the synthetic records, and a circuit in it: heads in three layers, so that depth alone does not find them.
 LAYERS, HEADS, KEYS = 4, 6, 15
 CIRCUIT = Circuit(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import html
 import re
+import subprocess
+import sys
 import threading
 import weakref
 from collections.abc import Callable
@@ -15,12 +17,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
-from models import save_tiny_gpt2
+from models import CUDA_BUILD, save_tiny_gpt2
 
 from helpers import load_model
+from helpers.models import gguf
 from helpers.widgets import examples, export, playground, screen, session, transitions
 from helpers.widgets.app import Playground
 from helpers.widgets.examples import OWN, TYPED
@@ -392,6 +396,37 @@ def test_the_model_can_be_loaded_for_what_needs_it(demo: Any) -> None:
     assert app.load_button.layout.display == "none"
     assert app.state.result is result
     assert app.messages.value == ""
+
+
+MEMORY = """
+import resource
+from helpers.widgets import Playground
+app = Playground("smollm2", threaded=False)
+app.session.edit(active="Mary met Mary\\nJohn saw John", control="Mary met John\\nJohn saw Mary")
+app.session.start()
+app.session.unfold(True)
+app.session.take_knob(True)
+assert app.state.failure == app.state.complaint == "", app.messages.value
+assert app.state.view.knob is not None
+app.session.choose_model("demo")
+app.session.start()
+assert app.state.result.asked.model == "demo", app.messages.value
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in kilobytes on Linux alone")
+def test_memory_with_a_real_model() -> None:
+    """Loaded, run, its matrix and its knob, then the demo model in its place: 1.6 GB are enough (Binder has 2)."""
+    if torch.version.cuda is not None:
+        pytest.skip(CUDA_BUILD)
+    try:
+        gguf.smollm2_folder()
+    except gguf.UnusableFile as error:
+        pytest.skip(f"SmolLM2: {error}")
+    done = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 1.6e9
 
 
 # ---- stop

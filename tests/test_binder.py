@@ -324,13 +324,12 @@ def test_what_gpt2_small_adds(words: Any, tmp_path: Path) -> None:
     is run twice. SmolLM2, whose weights take 8 % more, adds 0.6 GB.
     """
     import torch
+    from models import CUDA_BUILD
     from safetensors.torch import save_file
     from transformers import GPT2Config, GPT2LMHeadModel
 
     if torch.version.cuda is not None:
-        pytest.skip(
-            "this torch was built for CUDA and takes 0.4 GB more for itself; Binder's is the build for processors"
-        )
+        pytest.skip(CUDA_BUILD)
     assert LIMITS["LIMIT"] == LIMIT
     folder, config = tmp_path / "stand-in", GPT2Config(bos_token_id=words.bos_token_id)
     with torch.device("meta"):

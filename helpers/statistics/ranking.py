@@ -91,16 +91,14 @@ def rank_each(
     Raises:
         ValueError: as `rank_heads`.
     """
-    checked = [_check(score, in_circuit, layer) for score in scores]
-    if not checked:
+    if not len(scores):
         return []
-    _, labels, layers = checked[0]
-    tied = np.stack([flatten(score, resolution) for score, *_ in checked])
+    checked, tied, labels, layers = _check_each(scores, in_circuit, layer, resolution)
     rng = np.random.default_rng(seed)
     intervals = _auroc_intervals(tied, labels, level, n_resamples, rng)
     within = _within_layers(tied, labels, layers, n_permutations, rng)
     each = zip(checked, tied, intervals, within, strict=True)
-    return [_ranking(score, one, labels, layers, *ends, *inside) for (score, *_), one, ends, inside in each]
+    return [_ranking(score, one, labels, layers, *ends, *inside) for score, one, ends, inside in each]
 
 
 def _ranking(
@@ -182,11 +180,9 @@ def chance_within_layers(
     Raises:
         ValueError: as `rank_heads`, or if there is no score.
     """
-    checked = [_check(score, in_circuit, layer) for score in scores]
-    if not checked:
+    if not len(scores):
         raise ValueError("scores: expected at least one, got none")
-    _, labels, layers = checked[0]
-    tied = np.stack([flatten(score, resolution) for score, *_ in checked])
+    _, tied, labels, layers = _check_each(scores, in_circuit, layer, resolution)
     pairs, _, null = _shuffled_within(tied, labels, layers, n_permutations, np.random.default_rng(seed))
     if not pairs:
         return np.full(null.shape, np.nan)
@@ -294,6 +290,15 @@ def _resamples(sizes: tuple[int, int], n_resamples: int, rng: np.random.Generato
 
 def _weighted_means(matrix: NDArray[np.float64], weights: list[NDArray[np.float64]]) -> NDArray[np.float64]:
     return np.asarray(np.einsum("ri,ij,rj->r", weights[0], matrix, weights[1], optimize=True))
+
+
+def _check_each(
+    scores: Sequence[ArrayLike], in_circuit: ArrayLike, layer: ArrayLike, resolution: float
+) -> tuple[list[NDArray[np.float64]], NDArray[np.float64], NDArray[np.bool_], NDArray]:
+    """Scores of the same heads, at least one, as they are and with ties ``(score, head)``; labels, layers."""
+    checked = [_check(score, in_circuit, layer) for score in scores]
+    values, (_, labels, layers) = [score for score, *_ in checked], checked[0]
+    return values, np.stack([flatten(score, resolution) for score in values]), labels, layers
 
 
 def _check(
